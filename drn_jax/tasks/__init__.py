@@ -1,0 +1,16 @@
+"""What a network is trained for: loss, exact sums over a batch, scores from the summed sums.
+
+A task is a frozen dataclass with
+  `loss(logits, features, batch) -> scalar`, the mean over the batch's valid entries;
+  `sums(logits, features, batch) -> dict of arrays`, which add up over batches and hosts;
+  `scores(sums) -> dict of floats`, from those totals, on the host;
+  `primary`, the score by which checkpoints are compared.
+`batch["valid"]`, bool [N], marks the examples that count; without it all do.
+"""
+
+from drn_jax.tasks.classification import Classification
+from drn_jax.tasks.segmentation import Segmentation
+
+Task = Classification | Segmentation
+
+__all__ = ["Classification", "Segmentation", "Task"]

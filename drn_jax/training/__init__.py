@@ -1,0 +1,1 @@
+"""From a model and a task to a trained state: optimiser, pure steps, mesh, checkpoints."""

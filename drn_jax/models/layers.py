@@ -1,0 +1,117 @@
+"""The two layers that every network here is made of: dilated convolution and batch norm."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""N(0, sqrt(2 / (k * k * outputs))): how fyu/drn draws every convolution, the classifier too."""
+
+
+def dilated_conv(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1, padding: int = 0
+) -> jax.Array:
+    """Dilated convolution, as deep learning has it: y[n, i, j, o] is the sum over u, v, c of
+    x[n, i*stride + u*dilation - padding, j*stride + v*dilation - padding, c] * kernel[u, v, c, o].
+
+    Yu & Koltun 2016, Eq. 2, up to the sign of the offset.
+
+    Args:
+      x: [N, H, W, C].
+      kernel: [K, K, C, O], same dtype as `x`.
+      stride, dilation: steps of the output grid and of the kernel's taps, pixels of `x`.
+      padding: zeros on each of the four sides, pixels. Explicit, because 'SAME' would put the
+        odd pixel of a strided convolution on the other side than PyTorch does.
+
+    Returns: [N, H', W', O] with H' = (H + 2*padding - dilation*(K-1) - 1) // stride + 1.
+    """
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((padding, padding), (padding, padding)),
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+class DilatedConv(nn.Module):
+    """`dilated_conv` with parameters: `kernel` [K, K, C, features] and `bias` [features] float32.
+
+    Computes in `dtype`, which is also the dtype of the result.
+    """
+
+    features: int
+    kernel: int = 3
+    stride: int = 1
+    dilation: int = 1
+    padding: int = 0
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+    kernel_init: Callable[..., jax.Array] = fan_out_normal
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        y = dilated_conv(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            dilation=self.dilation,
+            padding=self.padding,
+        )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + bias.astype(self.dtype)[None, None, None, :]
+        return y
+
+
+class BatchNorm(nn.Module):
+    """Batch norm over N, H and W with float32 statistics and parameters, whatever the `dtype`.
+
+    The batch is the whole one: under `jit` with a sharded batch the means are taken across all
+    devices. The variance is the mean of squared differences; the faster E[x^2] - E[x]^2 loses
+    everything for channels whose mean is large against their spread.
+
+    `momentum` is the share that the running averages keep at each step (PyTorch's 0.1 is 0.9).
+    `running_variance` "unbiased" feeds them the n/(n-1) estimate, as PyTorch does; "biased" is
+    the variance that normalised the batch, as in Flax.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    running_variance: Literal["biased", "unbiased"] = "biased"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Normalise [N, H, W, C]; `train` takes the batch's statistics and updates `batch_stats`
+        (collections `mean` and `var`, both [C])."""
+        channels = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        x32 = x.astype(jnp.float32)
+        if train:
+            mean = x32.mean((0, 1, 2))
+            var = jnp.square(x32 - mean[None, None, None, :]).mean((0, 1, 2))
+            if not self.is_initializing():
+                count = x.shape[0] * x.shape[1] * x.shape[2]
+                spread = var
+                if self.running_variance == "unbiased":
+                    spread = var * (count / max(count - 1, 1))
+                keep = self.momentum
+                running_mean.value = keep * running_mean.value + (1 - keep) * mean
+                running_var.value = keep * running_var.value + (1 - keep) * spread
+        else:
+            mean, var = running_mean.value, running_var.value
+        factor = scale * lax.rsqrt(var + self.epsilon)
+        offset = bias - mean * factor
+        y = x32 * factor[None, None, None, :] + offset[None, None, None, :]
+        return y.astype(self.dtype)
