@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from drn_jax.data.dataset import IGNORED
 from drn_jax.tasks.classification import cross_entropy
 from drn_jax.tasks.upsampling import Border, upsample
 
-IGNORED = 255
-"""The mask value that counts for nothing, in loss and score."""
 
 Arrays = Mapping[str, jax.Array]
 

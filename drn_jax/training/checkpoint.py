@@ -1,0 +1,178 @@
+"""Checkpoints with Orbax: the newest and the best of a run, its configuration beside each.
+
+A checkpoint is one directory a step under `WORKDIR/checkpoints`, written whole or not at all. It
+holds the whole `TrainState`; JSON metadata holds the scores and what is needed to rebuild the run.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+from jax.sharding import Sharding
+from orbax.checkpoint import v1 as ocp
+
+from drn_jax.errors import UserError
+from drn_jax.training.state import TrainState
+
+_policies = ocp.training.preservation_policies
+
+
+class Saved(NamedTuple):
+    """One checkpoint on disk: its step, and its validation scores if it was scored."""
+
+    step: int
+    scores: dict[str, float] | None
+
+
+class Checkpoints:
+    """The checkpoints of a working directory. Use as a context manager: leaving waits for writes.
+
+    `primary` names the score by which the best is kept (the latest of equals). The newest is kept
+    too, scored or not.
+    """
+
+    def __init__(self, workdir: str, primary: str) -> None:
+        self._primary = primary
+        self.directory = epath.Path(workdir).resolve() / "checkpoints"
+        keep = _policies.AnyPreservationPolicy(
+            [
+                _policies.LatestN(1),
+                _policies.BestN(
+                    get_metric_fn=lambda scores: scores[primary],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
+            ]
+        )
+        self._orbax = ocp.training.Checkpointer(self.directory, preservation_policy=keep)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._orbax.close()
+
+    def save(
+        self, state: TrainState, meta: Mapping[str, Any], scores: Mapping[str, float] | None = None
+    ) -> None:
+        """Begin to write the checkpoint of `state.step`; returns before it is on disk.
+
+        Does nothing where that step is already saved. `meta` must be JSON.
+        """
+        step = int(state.step)
+        self._orbax.wait()  # Orbax skips a save while another is under way.
+        if any(c.step == step for c in self._orbax.checkpoints):
+            return
+        self._orbax.save_checkpointables_async(
+            step,
+            {
+                "variables": state.variables,
+                "progress": {"step": state.step, "opt_state": state.opt_state},
+            },
+            force=True,
+            metrics=None if scores is None else dict(scores),
+            custom_metadata=dict(meta),
+        )
+
+    def saved(self) -> list[Saved]:
+        """Every complete checkpoint, by step."""
+        self._orbax.wait()
+        return sorted(Saved(c.step, c.metrics) for c in self._orbax.checkpoints)
+
+    def latest(self) -> Saved | None:
+        """The newest checkpoint, or None."""
+        return max(self.saved(), default=None, key=lambda c: c.step)
+
+    def best(self) -> Saved | None:
+        """The checkpoint with the highest primary score, the latest of equals, or None."""
+        scored = [c for c in self.saved() if c.scores is not None]
+        return max(scored, default=None, key=lambda c: (c.scores[self._primary], c.step))
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """The JSON that was saved with a step."""
+        return self._orbax.checkpointables_metadata(step).custom_metadata
+
+    def restore(self, step: int, abstract: TrainState, sharding: Sharding) -> TrainState:
+        """The whole state of a step, every array placed by `sharding`.
+
+        Raises: UserError if names or shapes of the model differ from `abstract`, naming those.
+        """
+        variables = self.restore_variables(step, abstract.variables, sharding)
+        progress = {"step": abstract.step, "opt_state": abstract.opt_state}
+        loaded = self._load(step, {"progress": progress}, sharding)["progress"]
+        return TrainState(
+            step=loaded["step"],
+            params=variables["params"],
+            batch_stats=variables["batch_stats"],
+            opt_state=loaded["opt_state"],
+        )
+
+    def restore_variables(
+        self, step: int, abstract: Mapping[str, Any], sharding: Sharding
+    ) -> dict[str, Any]:
+        """What `model.apply` takes, without the optimiser's state. Raises as `restore`."""
+        saved, wanted = self._shapes(step), shapes(abstract)
+        if saved != wanted:
+            raise UserError(
+                f"the checkpoint of step {step} in {self.directory} does not fit the model: "
+                f"{differences(saved, wanted)}"
+            )
+        return self._load(step, {"variables": abstract}, sharding)["variables"]
+
+    def transfer(
+        self, step: int, variables: dict[str, Any], sharding: Sharding
+    ) -> tuple[dict[str, Any], bool]:
+        """`variables` with all that the checkpoint holds, for another task or class count.
+
+        Where only the classifier's shape differs, it keeps the values of `variables`.
+
+        Returns: the variables, and whether the classifier stayed as it was.
+        Raises: UserError if anything but the classifier differs, naming what does.
+        """
+        saved, wanted = self._shapes(step), shapes(variables)
+        fresh_head = False
+        if saved != wanted:
+            rest = [
+                {name: shape for name, shape in side.items() if not name.startswith("params/head/")}
+                for side in (saved, wanted)
+            ]
+            if rest[0] != rest[1]:
+                raise UserError(
+                    f"the checkpoint of step {step} in {self.directory} does not fit the model: "
+                    f"{differences(*rest)}"
+                )
+            fresh_head = True
+        stored = self._orbax.checkpointables_metadata(step).metadata["variables"]
+        loaded = self._load(step, {"variables": stored}, sharding)["variables"]
+        if fresh_head:
+            loaded["params"]["head"] = variables["params"]["head"]
+        return loaded, fresh_head
+
+    def _shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        return shapes(self._orbax.checkpointables_metadata(step).metadata["variables"])
+
+    def _load(self, step: int, abstract: Any, sharding: Sharding) -> Any:
+        placed = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), abstract
+        )
+        return self._orbax.load_checkpointables(step, placed)
+
+
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shape of every array of a pytree, by a name such as `params/head/kernel`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(p, simple=True, separator="/"): tuple(a.shape) for p, a in leaves}
+
+
+def differences(
+    saved: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], most: int = 6
+) -> str:
+    """What differs, in words: `- name (shape)` only saved, `+ name (shape)` only wanted."""
+    found = []
+    for name in sorted({*saved, *wanted}):
+        if saved.get(name) != wanted.get(name):
+            found += [f"- {name} {saved[name]}"] if name in saved else []
+            found += [f"+ {name} {wanted[name]}"] if name in wanted else []
+    more = f", and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + more + " (- checkpoint, + model)"
