@@ -17,13 +17,15 @@ def get_config(variant: str = "classification") -> ConfigDict:
     config.name = "quickstart"
     config.task = "classification"
     config.seed = 0
-    config.model = ConfigDict({"name": "drn_d_22", "width": 0.25})
+    config.model = ConfigDict({"name": "drn_d_22", "width": 0.25, "dtype": "float32"})
+    config.model.running_variance = "biased"
     config.data = ConfigDict({"name": "digit_scenes", "dir": ""})
     config.data.crop = 64
     config.data.resize = 64
-    config.data.crop_area = None
+    config.data.crop_area = ()
     config.data.flip = False
     config.batch_size = 50
+    config.eval_batch_size = 50
     config.epochs = 5
     config.eval_epochs = 1
     config.log_steps = 20
@@ -31,11 +33,10 @@ def get_config(variant: str = "classification") -> ConfigDict:
         {
             "learning_rate": 0.1,
             "momentum": 0.9,
-            "weight_decay": 1e-4,
-            "schedule": "poly",
-            "power": 0.9,
+            "weight_decay": 1e-3,
             "warmup_steps": 50,
         }
     )
+    config.schedule = ConfigDict({"kind": "poly", "power": 0.9, "per_epoch": False})
     config.init_from = ""
     return config

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from drn_jax.errors import UserError, nearest
 
@@ -20,6 +20,8 @@ def run(define_flags: Callable[[], None], main: Callable[[], int | None]) -> Non
     """
 
     def guarded(args: list[str]) -> None:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # Orbax tells a lot; --verbosity=0 shows it.
         try:
             if len(args) > 1:
                 raise UserError(f"unexpected argument {args[1]!r}: flags start with --")

@@ -1,8 +1,8 @@
 """What a configuration describes, built: the data set, the task, the network, the batches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -138,3 +138,15 @@ def _augment(config: ConfigDict) -> loader.Augment:
             transforms.CentreCrop(settings.crop),
         )
     return transforms.Compose((*steps, *flip))
+
+
+def changes(before: Mapping[str, Any], now: ConfigDict, prefix: str = "config") -> list[str]:
+    """Each field that differs between a saved configuration and this one, in words."""
+    found = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping | ConfigDict):
+            found += changes(old, new, f"{prefix}.{name}")
+        elif old != (list(new) if isinstance(new, tuple) else new):
+            found.append(f"{prefix}.{name} was {old!r}, is {new!r}")
+    return found

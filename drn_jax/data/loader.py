@@ -83,9 +83,7 @@ def evaluation_batches(
     return iter(examples.batch(share).to_iter_dataset(_read_options()))
 
 
-def _plan(
-    count: int, batch_size: int, sizes: Sequence[tuple[int, int]] | None
-) -> np.ndarray:
+def _plan(count: int, batch_size: int, sizes: Sequence[tuple[int, int]] | None) -> np.ndarray:
     """Example numbers int64 [batches, batch_size], -1 where a batch is filled up."""
     groups: dict[tuple[int, int] | None, list[int]] = {}
     for index in range(count):

@@ -97,9 +97,7 @@ def blocks(stage: Stage, inputs: int) -> Iterator[Block]:
         inputs = stage.outputs
 
 
-def _path(
-    stage: Stage, inputs: int, stride: int, dilations: tuple[int, int]
-) -> tuple[Conv, ...]:
+def _path(stage: Stage, inputs: int, stride: int, dilations: tuple[int, int]) -> tuple[Conv, ...]:
     width, kernel = stage.channels, stage.kernel
     if stage.kind == "conv":
         return (Conv("conv1", inputs, width, kernel, stride, dilations[0]),)

@@ -4,6 +4,7 @@ A task is a frozen dataclass with
   `loss(logits, features, batch) -> scalar`, the mean over the batch's valid entries;
   `sums(logits, features, batch) -> dict of arrays`, which add up over batches and hosts;
   `scores(sums) -> dict of floats`, from those totals, on the host;
+  `predict(logits, features, size) -> dict of arrays`, what people look at;
   `primary`, the score by which checkpoints are compared.
 `batch["valid"]`, bool [N], marks the examples that count; without it all do.
 """

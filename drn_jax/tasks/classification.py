@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Arrays = Mapping[str, jax.Array]
+Predictions = dict[str, jax.Array]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,15 @@ class Classification:
             "top5": (valid & (rank < 5)).sum(dtype=jnp.int32),
             "class_count": of_class.sum(0),
             "class_top1": (of_class * top1).sum(0),
+        }
+
+    def predict(self, logits: jax.Array, features: Arrays, size: tuple[int, int]) -> Predictions:
+        """`probability` [N, classes], and `class_map` [N, h, w, classes]: the same at every cell
+        of the class map."""
+        del size
+        return {
+            "probability": jax.nn.softmax(logits),
+            "class_map": jax.nn.softmax(features["logits_2d"]),
         }
 
     def scores(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:

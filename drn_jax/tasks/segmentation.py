@@ -12,7 +12,6 @@ from drn_jax.data.dataset import IGNORED
 from drn_jax.tasks.classification import cross_entropy
 from drn_jax.tasks.upsampling import Border, upsample
 
-
 Arrays = Mapping[str, jax.Array]
 
 
@@ -51,6 +50,13 @@ class Segmentation:
         total, _ = self._loss(pixels, batch)
         truth = jnp.where(_counting(batch), batch["mask"].astype(jnp.int32), -1)
         return {"loss": total, "confusion": confusion(truth, pixels.argmax(-1), self.num_classes)}
+
+    def predict(
+        self, logits: jax.Array, features: Arrays, size: tuple[int, int]
+    ) -> dict[str, jax.Array]:
+        """`mask` int32 [N, H, W]: the likeliest class of every pixel of images of `size`."""
+        del logits
+        return {"mask": self.pixel_logits(features, *size).argmax(-1)}
 
     def scores(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """`loss`, `miou` and `pixel_accuracy` in [0, 1].

@@ -45,4 +45,4 @@ def _along(x: jax.Array, axis: int, factor: int, border: Border) -> jax.Array:
         + here * weight(1 - np.abs(offset))
         + after * weight(np.maximum(offset, 0))
     )
-    return mixed.reshape(x.shape[:axis] + (size * factor,) + x.shape[axis + 1 :])
+    return mixed.reshape((*x.shape[:axis], size * factor, *x.shape[axis + 1 :]))

@@ -4,6 +4,8 @@ A checkpoint is one directory a step under `WORKDIR/checkpoints`, written whole 
 holds the whole `TrainState`; JSON metadata holds the scores and what is needed to rebuild the run.
 """
 
+import math
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,6 +19,8 @@ from drn_jax.training.state import TrainState
 
 _policies = ocp.training.preservation_policies
 
+_RANK = "rank"
+
 
 class Saved(NamedTuple):
     """One checkpoint on disk: its step, and its validation scores if it was scored."""
@@ -24,28 +28,39 @@ class Saved(NamedTuple):
     step: int
     scores: dict[str, float] | None
 
+    @property
+    def rank(self) -> float:
+        """The score by which the best is chosen."""
+        return self.scores[_RANK] if self.scores else -math.inf
+
 
 class Checkpoints:
     """The checkpoints of a working directory. Use as a context manager: leaving waits for writes.
 
-    `primary` names the score by which the best is kept (the latest of equals). The newest is kept
-    too, scored or not.
+    Kept are the best (the latest of equals) and the newest, scored or not.
     """
 
-    def __init__(self, workdir: str, primary: str) -> None:
-        self._primary = primary
+    def __init__(self, workdir: str | os.PathLike[str], must_exist: bool = False) -> None:
+        """Open `workdir`; it need not exist unless `must_exist`.
+
+        Raises: UserError if it must hold a checkpoint and has none.
+        """
         self.directory = epath.Path(workdir).resolve() / "checkpoints"
+        if must_exist and not self.directory.exists():
+            raise UserError(f"no checkpoints in {workdir}: is it the working directory of a run?")
         keep = _policies.AnyPreservationPolicy(
             [
                 _policies.LatestN(1),
                 _policies.BestN(
-                    get_metric_fn=lambda scores: scores[primary],
+                    get_metric_fn=lambda scores: scores[_RANK],
                     n=1,
                     keep_checkpoints_without_metrics=False,
                 ),
             ]
         )
         self._orbax = ocp.training.Checkpointer(self.directory, preservation_policy=keep)
+        if must_exist and not self.saved():
+            raise UserError(f"no complete checkpoint in {self.directory}")
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -54,11 +69,16 @@ class Checkpoints:
         self._orbax.close()
 
     def save(
-        self, state: TrainState, meta: Mapping[str, Any], scores: Mapping[str, float] | None = None
+        self,
+        state: TrainState,
+        meta: Mapping[str, Any],
+        scores: Mapping[str, float] | None = None,
+        primary: str = "",
     ) -> None:
         """Begin to write the checkpoint of `state.step`; returns before it is on disk.
 
-        Does nothing where that step is already saved. `meta` must be JSON.
+        Does nothing where that step is already saved. `meta` must be JSON; `primary` names the
+        score that ranks checkpoints.
         """
         step = int(state.step)
         self._orbax.wait()  # Orbax skips a save while another is under way.
@@ -71,7 +91,7 @@ class Checkpoints:
                 "progress": {"step": state.step, "opt_state": state.opt_state},
             },
             force=True,
-            metrics=None if scores is None else dict(scores),
+            metrics=None if scores is None else {_RANK: scores[primary], **scores},
             custom_metadata=dict(meta),
         )
 
@@ -85,9 +105,23 @@ class Checkpoints:
         return max(self.saved(), default=None, key=lambda c: c.step)
 
     def best(self) -> Saved | None:
-        """The checkpoint with the highest primary score, the latest of equals, or None."""
-        scored = [c for c in self.saved() if c.scores is not None]
-        return max(scored, default=None, key=lambda c: (c.scores[self._primary], c.step))
+        """The checkpoint with the highest rank, the latest of equals, or None."""
+        return max(self.saved(), default=None, key=lambda c: (c.rank, c.step))
+
+    def choose(self, which: str) -> Saved:
+        """The checkpoint that "best", "latest" or a step number names.
+
+        Raises: UserError if there is none, listing those that are.
+        """
+        named = {"best": self.best(), "latest": self.latest()}
+        named |= {str(c.step): c for c in self.saved()}
+        found = named.get(which)
+        if found is None:
+            steps = ", ".join(str(c.step) for c in self.saved())
+            raise UserError(
+                f"no checkpoint {which!r} in {self.directory}: use best, latest or one of {steps}"
+            )
+        return found
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON that was saved with a step."""

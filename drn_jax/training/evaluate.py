@@ -6,15 +6,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from drn_jax.training.state import TrainState
-from drn_jax.training.steps import EvalStep
+from drn_jax.training.steps import EvalStep, Variables
 
 Totals = dict[str, np.ndarray]
 
 
 def evaluate(
     eval_step: EvalStep,
-    state: TrainState,
+    variables: Variables,
     batches: Iterable[Mapping[str, np.ndarray]],
     to_devices: Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]],
 ) -> Totals:
@@ -25,7 +24,7 @@ def evaluate(
     totals: Totals = {}
     pending = None
     for batch in batches:
-        sums = eval_step(state, to_devices(batch))
+        sums = eval_step(variables, to_devices(batch))
         _add(totals, pending)
         pending = sums
     _add(totals, pending)

@@ -9,7 +9,7 @@ from typing import Any
 Row = dict[str, Any]
 
 
-def read(workdir: str) -> list[Row]:
+def read(workdir: str | os.PathLike[str]) -> list[Row]:
     """The rows of `metrics.jsonl`; a last line that was cut short by a kill is left out."""
     path = _path(workdir)
     rows = []
@@ -24,7 +24,7 @@ def read(workdir: str) -> list[Row]:
 class Log:
     """Appends rows. On resuming at `start_step`, rows beyond it are dropped: they happen again."""
 
-    def __init__(self, workdir: str, start_step: int) -> None:
+    def __init__(self, workdir: str | os.PathLike[str], start_step: int) -> None:
         from tensorboardX import SummaryWriter  # A second to import.
 
         path = _path(workdir)
@@ -50,5 +50,5 @@ class Log:
             self._board.add_scalar(name.replace("_", "/", 1), value, step)
 
 
-def _path(workdir: str) -> Path:
+def _path(workdir: str | os.PathLike[str]) -> Path:
     return Path(workdir) / "metrics.jsonl"

@@ -9,7 +9,9 @@ import optax
 from drn_jax.errors import UserError
 
 
-def sgd(schedule: optax.Schedule, momentum: float, weight_decay: float) -> optax.GradientTransformation:
+def sgd(
+    schedule: optax.Schedule, momentum: float, weight_decay: float
+) -> optax.GradientTransformation:
     """PyTorch's SGD: v = momentum*v + (g + weight_decay*w); w = w - rate*v.
 
     The decay takes every parameter, batch norm and biases too. The learning rate lies outside the

@@ -1,10 +1,11 @@
-"""The pure functions of training and evaluation: state and batch in, state and numbers out.
+"""The pure functions of training and evaluation, not yet jitted.
 
 A batch holds `image` uint8 [N, H, W, 3] and the task's labels; images are normalised here, on the
 device, by the data set's channel means and deviations.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,7 +18,8 @@ from drn_jax.training.state import TrainState
 Batch = Mapping[str, jax.Array]
 Channels = tuple[float, float, float]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
-EvalStep = Callable[[TrainState, Batch], dict[str, jax.Array]]
+Variables = Mapping[str, Any]
+EvalStep = Callable[[Variables, Batch], dict[str, jax.Array]]
 
 
 def normalise(images: jax.Array, mean: Channels, std: Channels) -> jax.Array:
@@ -33,7 +35,7 @@ def make_train_step(
     mean: Channels,
     std: Channels,
 ) -> TrainStep:
-    """`train_step(state, batch) -> (state, metrics)`: one update; not yet jitted.
+    """`train_step(state, batch) -> (state, metrics)`: one update.
 
     `metrics` are float32 scalars from before the update: `loss`, and `grad_norm`, the Euclidean
     norm of the loss's gradient without weight decay.
@@ -63,11 +65,22 @@ def make_train_step(
 
 
 def make_eval_step(model: nn.Module, task: Task, mean: Channels, std: Channels) -> EvalStep:
-    """`eval_step(state, batch) -> sums` of the task over the batch's valid examples."""
+    """`eval_step(variables, batch) -> sums` of the task over the batch's valid examples."""
 
-    def eval_step(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+    def eval_step(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
         images = normalise(batch["image"], mean, std)
-        logits, features = model.apply(state.variables, images, train=False)
+        logits, features = model.apply(variables, images, train=False)
         return task.sums(logits, features, batch)
 
     return eval_step
+
+
+def make_predict_step(model: nn.Module, task: Task, mean: Channels, std: Channels) -> EvalStep:
+    """`predict_step(variables, batch)`: the task's predictions for `batch["image"]`."""
+
+    def predict_step(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        images = normalise(batch["image"], mean, std)
+        logits, features = model.apply(variables, images, train=False)
+        return task.predict(logits, features, images.shape[1:3])
+
+    return predict_step

@@ -1,0 +1,94 @@
+"""What a run prints: the table of the model, and its progress, as a bar or as plain lines."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from drn_jax.analysis.cost import StageCost
+
+_console = Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One plain line, as it is."""
+    _console.print(text, markup=False)
+
+
+def model_table(title: str, costs: Sequence[StageCost], output_stride: int) -> None:
+    """Print the stages with their output size, parameters and multiply-adds, and the sums."""
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.add_column("stage")
+    for column in ("output", "channels", "parameters", "multiply-adds"):
+        table.add_column(column, justify="right")
+    for cost in costs:
+        size = f"{cost.height} x {cost.width}"
+        table.add_row(
+            cost.name,
+            size,
+            str(cost.channels),
+            f"{cost.parameters:,}",
+            f"{cost.multiply_adds / 1e6:,.1f} M",
+        )
+    table.add_section()
+    parameters, multiply_adds = totals(costs)
+    table.add_row("", "", "", f"{parameters:,}", f"{multiply_adds / 1e6:,.1f} M")
+    table.caption = f"output stride {output_stride}; for one image of the training crop"
+    _console.print(table)
+
+
+def totals(costs: Sequence[StageCost]) -> tuple[int, int]:
+    """Parameters and multiply-adds of all stages together."""
+    return sum(c.parameters for c in costs), sum(c.multiply_adds for c in costs)
+
+
+class RunProgress:
+    """The course of a run: a live bar on a terminal, a plain line per `line` call elsewhere."""
+
+    def __init__(self, start_step: int, steps: int) -> None:
+        self._live = _console.is_terminal
+        self._steps = steps
+        self._bar = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+            console=_console,
+            disable=not self._live,
+        )
+        self._task = self._bar.add_task(
+            "training", total=steps, completed=start_step, state="compiling"
+        )
+
+    def __enter__(self) -> "RunProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, step: int, epoch: float, loss: float, images_per_s: float) -> None:
+        """Move the bar; prints nothing where there is no terminal."""
+        state = "compiling" if math.isnan(loss) else f"epoch {epoch:.1f}  loss {loss:.3f}"
+        if not math.isnan(images_per_s):
+            state += f"  {images_per_s:.0f} images/s"
+        self._bar.update(self._task, completed=step, state=state)
+
+    def line(self, step: int, epoch: float, row: Mapping[str, float], batch_size: int) -> None:
+        """A plain line of a row of metrics.jsonl, where there is no bar."""
+        if self._live:
+            return
+        text = f"step {step}/{self._steps}  epoch {epoch:.2f}  loss {row['train_loss']:.4f}"
+        speed = row["images_per_s"]
+        if not math.isnan(speed):
+            minutes, seconds = divmod(round((self._steps - step) * batch_size / speed), 60)
+            text += f"  {speed:.0f} images/s  {minutes}:{seconds:02d} left"
+        say(text)
+
+
+def scores(values: Mapping[str, float]) -> str:
+    """Scores in one line, as `val_*` in metrics.jsonl."""
+    return "  ".join(f"val_{name} {value:.4f}" for name, value in values.items())

@@ -1,0 +1,156 @@
+"""The report of a training run: its curves, its scores, and what it makes of validation images."""
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import numpy as np
+
+from drn_jax.analysis import cost
+from drn_jax.experiment import Experiment
+from drn_jax.models.stages import output_stride
+from drn_jax.report import ClassRow, Panel, Report, curves, pictures, write
+from drn_jax.report.console import totals as cost_totals
+from drn_jax.tasks.segmentation import class_iou
+from drn_jax.training.evaluate import Totals
+
+SHOWN = 12
+"""Validation images on the page: evenly spaced over the set, not chosen by their result."""
+ENLARGED = 256
+"""Least side of a picture under a heat map, so that the map is smooth."""
+
+Predict = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    experiment: Experiment,
+    predict: Predict,
+    totals: Totals,
+    step: int,
+    rows: Sequence[Mapping[str, Any]],
+    command: str,
+) -> None:
+    """Write the page.
+
+    Args:
+      predict: the task's predictions for a batch with an `image`.
+      totals: sums over the validation set, of the checkpoint of `step`.
+      rows: those of `metrics.jsonl`.
+      command: what made the run, to show how to make it again.
+    """
+    scores = experiment.task.scores(totals)
+    primary = experiment.task.primary
+    examples = len(experiment.dataset.validation)
+    report = Report(
+        title=f"{experiment.config.model.name} on {experiment.dataset.name}",
+        summary=(
+            f"{_NAMES[primary]} of {scores[primary]:.2%} on {examples:,} validation images "
+            f"that training never saw, at step {step:,}."
+        ),
+        scores={_NAMES[name]: scores[name] for name in (primary, *scores) if name in scores},
+        facts=_facts(experiment, step),
+        command=command,
+        curves=curves.svg(rows),
+        per_class=_classes(experiment, totals),
+        panels=[_panel(experiment, predict, index) for index in _spread(examples)],
+        heat="" if _colors(experiment) is not None else "probability of the predicted class",
+    )
+    write(path, report)
+
+
+_NAMES = {
+    "loss": "validation loss",
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "miou": "mean IoU",
+    "pixel_accuracy": "pixel accuracy",
+}
+
+
+def _facts(experiment: Experiment, step: int) -> dict[str, str]:
+    config, model = experiment.config, experiment.model
+    costs = cost.of_stages(
+        model.stages, model.num_classes, *experiment.crop, pooled=config.task == "classification"
+    )
+    parameters, multiply_adds = cost_totals(costs)
+    height, width = experiment.crop
+    device = jax.devices()[0]
+    return {
+        "network": f"{config.model.name}, width {config.model.width:g}",
+        "parameters": f"{parameters:,}",
+        "multiply-adds": f"{multiply_adds / 1e6:,.1f} million for an image of {height} x {width}",
+        "output stride": str(output_stride(model.stages)),
+        "data set": (
+            f"{experiment.dataset.name}, {len(experiment.dataset.train):,} training and "
+            f"{len(experiment.dataset.validation):,} validation images"
+        ),
+        "weights at the start": config.init_from or "random",
+        "checkpoint": f"step {step:,}, the best of the run by {_NAMES[experiment.task.primary]}",
+        "schedule": f"{config.epochs} epochs of {experiment.steps_per_epoch} steps, "
+        f"batch {config.batch_size}, seed {config.seed}",
+        "device": f"{jax.device_count()} x {device.device_kind}",
+        "versions": f"Python {platform.python_version()}, jax {jax.__version__}, "
+        f"flax {version('flax')}, drn-jax {version('drn-jax')}",
+    }
+
+
+def _colors(experiment: Experiment) -> np.ndarray | None:
+    """One colour a class, uint8 [classes, 3], where there are masks to paint."""
+    if experiment.config.task == "classification":
+        return None
+    return pictures.palette(len(experiment.dataset.classes), experiment.dataset.colors)
+
+
+def _classes(experiment: Experiment, totals: Totals) -> list[ClassRow]:
+    names, colors = experiment.dataset.classes, _colors(experiment)
+    if colors is None:
+        counts, hits = totals["class_count"], totals["class_top1"]
+        return [
+            ClassRow(name, None, {"images": int(n), "accuracy": int(k) / int(n) if n else None})
+            for name, n, k in zip(names, counts, hits, strict=True)
+        ]
+    matrix = totals["confusion"]
+    return [
+        ClassRow(name, tuple(map(int, color)), {"pixels": int(pixels), "IoU": float(iou)})
+        for name, color, pixels, iou in zip(
+            names, colors, matrix.sum(1), class_iou(matrix), strict=True
+        )
+    ]
+
+
+def _spread(count: int) -> list[int]:
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(SHOWN, count))})
+
+
+def _panel(experiment: Experiment, predict: Predict, index: int) -> Panel:
+    example = experiment.prepare(experiment.dataset.validation[index])
+    found = {k: np.asarray(v)[0] for k, v in predict({"image": example["image"][None]}).items()}
+    image, names, colors = example["image"], experiment.dataset.classes, _colors(experiment)
+    if colors is None:
+        truth, best = int(example["label"]), int(found["probability"].argmax())
+        factor = max(1, -(-ENLARGED // min(image.shape[:2])))
+        large = pictures.enlarge(image, factor * min(image.shape[:2]))
+        heat = pictures.class_map(
+            large, found["class_map"][..., best], factor * output_stride(experiment.model.stages)
+        )
+        return Panel(
+            caption=f"{names[truth]}, predicted {names[best]} ({found['probability'][best]:.0%})",
+            correct=truth == best,
+            images=[("image", image), (f"where it sees {names[best]}", heat)],
+        )
+    mask = found["mask"].astype(np.uint8)
+    counted = example["mask"] != pictures.IGNORED
+    right = float((mask == example["mask"])[counted].mean()) if counted.any() else float("nan")
+    return Panel(
+        caption=f"validation image {index}: {right:.1%} of the labelled pixels right",
+        correct=None,
+        images=[
+            ("image", image),
+            ("truth", pictures.paint(example["mask"], colors)),
+            ("prediction", pictures.paint(mask, colors)),
+        ],
+    )
