@@ -9,6 +9,7 @@ working directory receives checkpoints, metrics.jsonl, TensorBoard files and rep
 command again goes on where the run stopped.
 """
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
-from drn_jax import cli, experiment, program, run_report
+from drn_jax import cli, config, experiment, program, run_report
 from drn_jax.analysis import cost
 from drn_jax.experiment import Experiment
 from drn_jax.models.stages import output_stride
@@ -39,15 +40,16 @@ def define_flags() -> None:
 
 
 def main() -> int:
-    run = experiment.build(flags.FLAGS.config)
+    run = experiment.build(config.parse(flags.FLAGS.config))
     workdir = Path(flags.FLAGS.workdir or f"runs/{run.config.name}")
     mesh = sharding.make_mesh()
     sharding.check_batch_size(run.config.batch_size, mesh)
     show(run)
+    validate = program.validator(run, mesh)
     with Checkpoints(workdir) as checkpoints, Interrupt() as interrupt:
-        if not train(run, mesh, workdir, checkpoints, interrupt):
+        if not train(run, mesh, workdir, checkpoints, validate, interrupt):
             return interrupt.exit_code
-        report(run, mesh, workdir, checkpoints)
+        report(run, mesh, workdir, checkpoints, validate)
     return 0
 
 
@@ -73,7 +75,8 @@ def start(
     everywhere = sharding.replicated(mesh)
     newest = checkpoints.latest()
     if newest:
-        for change in experiment.changes(checkpoints.meta(newest.step)["config"], run.config):
+        saved = config.parse(checkpoints.meta(newest.step)["config"])
+        for change in config.changes(saved, run.config):
             console.say(f"changed since the checkpoint: {change}")
         console.say(f"going on from step {newest.step} in {checkpoints.directory}")
         return checkpoints.restore(newest.step, jax.eval_shape(initialise, key), everywhere)
@@ -85,23 +88,27 @@ def start(
         variables, fresh_head = source.transfer(best.step, state.variables, everywhere)
     head = "; the classifier starts fresh, its classes differ" if fresh_head else ""
     console.say(f"weights from step {best.step} of {run.config.init_from}{head}")
-    return state.replace(**variables)
+    return dataclasses.replace(state, **variables)
 
 
 def train(
-    run: Experiment, mesh: Mesh, workdir: Path, checkpoints: Checkpoints, interrupt: Interrupt
+    run: Experiment,
+    mesh: Mesh,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    validate: program.Validate,
+    interrupt: Interrupt,
 ) -> bool:
     """Train to the last epoch; False if stopped by a signal, with the state saved."""
-    config = run.config
-    total_steps = config.epochs * run.steps_per_epoch
+    settings = run.config
+    total_steps = settings.epochs * run.steps_per_epoch
     schedule = optim.learning_rate(
-        base=config.optimizer.learning_rate,
-        warmup_steps=config.optimizer.warmup_steps,
+        settings.optimizer,
+        settings.schedule,
         steps=total_steps,
         steps_per_epoch=run.steps_per_epoch,
-        **config.schedule,
     )
-    optimizer = optim.sgd(schedule, config.optimizer.momentum, config.optimizer.weight_decay)
+    optimizer = optim.sgd(schedule, settings.optimizer.momentum, settings.optimizer.weight_decay)
     state = start(run, optimizer, mesh, checkpoints)
     first = int(state.step) + 1
     if first > total_steps:
@@ -112,9 +119,8 @@ def train(
         return True
 
     train_step = program.trainer(run, optimizer, mesh)
-    validate = program.validator(run, mesh)
-    meter = Meter(config.batch_size, schedule)
-    meta = {"config": config.to_dict(), "classes": list(run.dataset.classes)}
+    meter = Meter(settings.batch_size, schedule)
+    meta = {"config": dataclasses.asdict(settings), "classes": list(run.dataset.classes)}
     batches = run.training_batches(first - 1)
     with (
         log.Log(workdir, first - 1) as writer,
@@ -126,11 +132,11 @@ def train(
             epoch = step / run.steps_per_epoch
             progress.advance(step, epoch, meter.loss, meter.images_per_second)
             last = step == total_steps
-            if step % config.log_steps == 0 or last:
+            if step % settings.log_steps == 0 or last:
                 row = meter.row(step)
                 writer.write(step, {"epoch": epoch, **row})
-                progress.line(step, epoch, row, config.batch_size)
-            if step % (config.eval_epochs * run.steps_per_epoch) == 0 or last:
+                progress.line(step, epoch, row, settings.batch_size)
+            if step % (settings.eval_epochs * run.steps_per_epoch) == 0 or last:
                 meter.fetch()
                 scores = run.task.scores(validate(state.variables))
                 writer.write(step, {"epoch": epoch} | {f"val_{k}": v for k, v in scores.items()})
@@ -145,14 +151,20 @@ def train(
     return True
 
 
-def report(run: Experiment, mesh: Mesh, workdir: Path, checkpoints: Checkpoints) -> None:
+def report(
+    run: Experiment,
+    mesh: Mesh,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    validate: program.Validate,
+) -> None:
     """Score the best checkpoint once more, and write report.html about it."""
     best = checkpoints.choose("best")
     everywhere = sharding.replicated(mesh)
     variables = checkpoints.restore_variables(
         best.step, program.abstract_variables(run), everywhere
     )
-    totals = program.validator(run, mesh)(variables)
+    totals = validate(variables)
     console.say(f"best, of step {best.step}: {console.scores(run.task.scores(totals))}")
     page = workdir / "report.html"
     run_report.write_report(

@@ -1,5 +1,6 @@
 """How the programs meet the person at the terminal: flags in, one clear line for every mistake."""
 
+import argparse
 import re
 import sys
 from collections.abc import Callable
@@ -43,6 +44,18 @@ def fail(message: str) -> None:
     """Print the one line and exit with status 1."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(1)
+
+
+def asks_for_help() -> bool:
+    """Whether the command line holds a flag that only prints help."""
+    return any(re.match(r"--?(help|helpfull|helpshort|helpxml)\b|-\?", a) for a in sys.argv[1:])
+
+
+def early_value(flag: str, default: str) -> str:
+    """A string flag's value on the command line, before flags are parsed."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--{flag}", f"-{flag}", default=default)
+    return getattr(parser.parse_known_args(sys.argv[1:])[0], flag)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -1,107 +1,222 @@
-"""The fields of a configuration: what each means, and the check that none is missing or unknown.
+"""The configuration of a run: every field, its type, its meaning, its default.
 
-A file under `configs/` returns an `ml_collections.ConfigDict` with exactly these fields; those of
-`data` and `schedule` depend on the task and on the kind.
+A file under `configs/` fills an `ml_collections.ConfigDict` with the fields that it decides and
+ends in `return complete(config)`, which adds the defaults and so opens every field to
+`--config.FIELD=VALUE`. `parse` turns the result into the typed `Config` that the programs use.
 """
 
+import dataclasses
+import typing
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
 from drn_jax.errors import UserError, nearest
 
-Fields = Mapping[str, str]
 
-TOP: Fields = {
-    "name": "names the default working directory, runs/NAME",
-    "task": "'classification' or 'segmentation'",
-    "seed": "of the initial weights, the order of examples and the augmentation",
-    "model": "the network",
-    "data": "the data set and what is done to its images",
-    "batch_size": "examples a step, over all devices",
-    "eval_batch_size": "examples a validation step, over all devices; no score depends on it",
-    "epochs": "passes over the training examples",
-    "eval_epochs": "epochs between two validations, each with a checkpoint",
-    "log_steps": "steps between two rows in metrics.jsonl",
-    "optimizer": "PyTorch's SGD",
-    "schedule": "of the learning rate",
-    "init_from": "working directory to take weights from; '' for a fresh start",
-}
-MODEL: Fields = {
-    "name": "see drn_jax.models.MODELS",
-    "width": "factor on every channel count but the classifier's",
-    "dtype": "of the computation: 'float32' or 'bfloat16'",
-    "running_variance": "fed to batch norm's average: 'biased' (Flax) or 'unbiased' (PyTorch)",
-}
-DATA: Mapping[str, Fields] = {
-    "classification": {
-        "name": "see drn_jax.data.DATASETS",
-        "dir": "folder or zip of the data set; '' where it has a place of its own",
-        "crop": "side of the square that the network sees, pixels",
-        "resize": "shorter side of a validation image before its central crop, pixels",
-        "crop_area": "(least, greatest) share of the image that a training crop covers, as in "
-        "RandomResizedCrop; () treats training images like validation images",
-        "flip": "mirror half of the training images",
-    },
-    "segmentation": {
-        "name": "see drn_jax.data.DATASETS",
-        "dir": "folder of the data set; '' where it has a place of its own",
-        "crop": "(height, width) of a training crop, pixels; validation sees whole images",
-        "rotate": "greatest rotation of a training image, degrees",
-        "scale": "greatest enlargement of a training image, and one over its greatest reduction",
-        "flip": "mirror half of the training images",
-        "border": "beyond the class map when it is upsampled: 'clamp' or 'zero' (fyu/drn)",
-    },
-}
-OPTIMIZER: Fields = {
-    "learning_rate": "before the schedule",
-    "momentum": "share of the velocity kept each step",
-    "weight_decay": "on every parameter",
-    "warmup_steps": "steps of linear warm-up",
-}
-SCHEDULE: Mapping[str, Fields] = {
-    "step": {
-        "kind": "'step'",
-        "step_epochs": "epochs between two falls",
-        "step_factor": "factor at each fall",
-    },
-    "poly": {
-        "kind": "'poly'",
-        "power": "rate * (1 - progress)^power",
-        "per_epoch": "hold the rate within an epoch, as fyu/drn does",
-    },
-}
+@dataclass(frozen=True)
+class Model:
+    """The network."""
+
+    name: str
+    """See `drn_jax.models.MODELS`."""
+    width: float = 1.0
+    """Factor on every channel count but the classifier's."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters and batch statistics stay float32."""
+    running_variance: Literal["biased", "unbiased"] = "biased"
+    """Fed to batch norm's running average: Flax's estimate or PyTorch's."""
 
 
-def check(config: ConfigDict) -> None:
-    """Raise UserError for a field that is missing or unknown, or a number that can't be."""
-    _fields("config", config, TOP)
-    _one_of("config.task", config.task, DATA)
-    _fields("config.model", config.model, MODEL)
-    _fields("config.data", config.data, DATA[config.task])
-    _fields("config.optimizer", config.optimizer, OPTIMIZER)
-    if "kind" not in config.schedule:
-        raise UserError("the configuration lacks config.schedule.kind: 'step' or 'poly'")
-    _one_of("config.schedule.kind", config.schedule.kind, SCHEDULE)
-    _fields("config.schedule", config.schedule, SCHEDULE[config.schedule.kind])
-    _one_of("config.model.dtype", config.model.dtype, ("float32", "bfloat16"))
-    _one_of("config.model.running_variance", config.model.running_variance, ("biased", "unbiased"))
-    if config.task == "segmentation":
-        _one_of("config.data.border", config.data.border, ("clamp", "zero"))
-    for name in ("batch_size", "eval_batch_size", "epochs", "eval_epochs", "log_steps"):
-        if config[name] < 1:
-            raise UserError(f"config.{name} = {config[name]} must be at least 1")
+@dataclass(frozen=True)
+class ClassificationData:
+    """The data set and what is done to its images, for classification."""
+
+    name: str
+    """See `drn_jax.data.DATASETS`."""
+    crop: int
+    """Side of the square that the network sees, pixels."""
+    resize: int
+    """Shorter side of a validation image before its central crop, pixels."""
+    dir: str = ""
+    """Folder or zip of the data set; "" where it has a place of its own."""
+    random_crop: bool = True
+    """Cut training crops as torchvision's RandomResizedCrop; else treat training images like
+    validation images."""
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    """(least, greatest) share of the image's area in a random crop."""
+    flip: bool = True
+    """Mirror half of the training images."""
 
 
-def _fields(where: str, given: Mapping[str, object], known: Fields) -> None:
+@dataclass(frozen=True)
+class SegmentationData:
+    """The data set and what is done to its images, for segmentation. Validation sees them whole."""
+
+    name: str
+    """See `drn_jax.data.DATASETS`."""
+    crop: tuple[int, int]
+    """(height, width) of a training crop, pixels."""
+    dir: str = ""
+    """Folder of the data set; "" where it has a place of its own."""
+    rotate: int = 0
+    """Greatest rotation of a training image, degrees."""
+    scale: float = 1.0
+    """Greatest enlargement of a training image; 1 over it is the greatest reduction."""
+    flip: bool = True
+    """Mirror half of the training images."""
+    border: Literal["clamp", "zero"] = "clamp"
+    """Beyond the class map when it is upsampled: its edge again, or 0 as in fyu/drn."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Stochastic gradient descent by PyTorch's rule."""
+
+    learning_rate: float
+    """Before the schedule."""
+    momentum: float = 0.9
+    """Share of the velocity that each step keeps."""
+    weight_decay: float = 1e-4
+    """On every parameter."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up."""
+
+
+@dataclass(frozen=True)
+class StepSchedule:
+    """The learning rate falls every so many epochs."""
+
+    kind: Literal["step"]
+    epochs: int
+    """Between two falls."""
+    factor: float = 0.1
+    """At each fall."""
+
+
+@dataclass(frozen=True)
+class PolySchedule:
+    """The learning rate falls as (1 - progress)^power."""
+
+    kind: Literal["poly"]
+    power: float = 0.9
+    per_epoch: bool = False
+    """Count progress in finished epochs, as fyu/drn does."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run."""
+
+    name: str
+    """Names the default working directory, runs/NAME."""
+    task: Literal["classification", "segmentation"]
+    model: Model
+    data: ClassificationData | SegmentationData
+    batch_size: int
+    """Examples a step, over all devices."""
+    epochs: int
+    """Passes over the training examples."""
+    optimizer: Optimizer
+    schedule: StepSchedule | PolySchedule
+    seed: int = 0
+    """Of the initial weights, the order of the examples and the augmentation."""
+    eval_batch_size: int = 0
+    """Examples a validation step, over all devices; 0 means batch_size. No score depends on it."""
+    eval_epochs: int = 1
+    """Epochs between two validations, each with a checkpoint."""
+    log_steps: int = 20
+    """Steps between two rows in metrics.jsonl."""
+    init_from: str = ""
+    """Working directory of a run to take the weights from; "" starts with random ones."""
+
+
+DATA = {"classification": ClassificationData, "segmentation": SegmentationData}
+"""The fields of `data`, by task."""
+
+SCHEDULES = {"step": StepSchedule, "poly": PolySchedule}
+"""The fields of `schedule`, by kind."""
+
+
+def complete(config: ConfigDict) -> ConfigDict:
+    """The configuration with a value for every field. Raises: UserError as `parse`."""
+    return ConfigDict(dataclasses.asdict(parse(config)))
+
+
+def parse(config: Mapping[str, Any] | ConfigDict) -> Config:
+    """The typed configuration, checked.
+
+    Raises: UserError, naming the field, for one that is missing, unknown, or of the wrong type, and
+      for a number that can't be.
+    """
+    given = config.to_dict() if isinstance(config, ConfigDict) else config
+    hints = typing.get_type_hints(Config)
+    hints["data"] = _pick("config", given, "task", DATA)
+    hints["schedule"] = _pick("config.schedule", given.get("schedule"), "kind", SCHEDULES)
+    parsed = _fields(Config, "config", given, hints)
+    for name, least in (("batch_size", 1), ("epochs", 1), ("eval_epochs", 1), ("log_steps", 1)):
+        if getattr(parsed, name) < least:
+            raise UserError(f"config.{name} = {getattr(parsed, name)} must be at least {least}")
+    return parsed
+
+
+def changes(before: Any, now: Any, where: str = "config") -> list[str]:
+    """Each field that differs between two configurations, in words."""
+    if type(before) is not type(now) or not dataclasses.is_dataclass(now):
+        return [] if before == now else [f"{where} was {before!r}, is {now!r}"]
+    found = []
+    for field in dataclasses.fields(now):
+        values = getattr(before, field.name), getattr(now, field.name)
+        found += changes(*values, f"{where}.{field.name}")
+    return found
+
+
+def _pick(where: str, group: Any, field: str, kinds: Mapping[str, Any]) -> Any:
+    """The dataclass that the value of a field decides on."""
+    if not isinstance(group, Mapping) or field not in group:
+        raise UserError(f"the configuration lacks {where}.{field}")
+    if group[field] not in kinds:
+        raise UserError(
+            f"{where}.{field} = {group[field]!r} is unknown: {nearest(str(group[field]), kinds)}"
+        )
+    return kinds[group[field]]
+
+
+def _fields(kind: Any, where: str, given: Any, hints: Mapping[str, Any]) -> Any:
+    """The dataclass `kind` filled from `given`, by the types in `hints`."""
+    if not isinstance(given, Mapping):
+        raise UserError(f"{where} = {given!r} must be a group of fields: {', '.join(hints)}")
     for name in given:
-        if name not in known:
-            raise UserError(f"unknown field {where}.{name}: {nearest(name, known)}")
-    for name, meaning in known.items():
-        if name not in given:
-            raise UserError(f"the configuration lacks {where}.{name}: {meaning}")
+        if name not in hints:
+            raise UserError(f"unknown field {where}.{name}: {nearest(name, hints)}")
+    values = {}
+    for field in dataclasses.fields(kind):
+        if field.name in given:
+            values[field.name] = _value(
+                hints[field.name], f"{where}.{field.name}", given[field.name]
+            )
+        elif field.default is dataclasses.MISSING:
+            raise UserError(f"the configuration lacks {where}.{field.name}")
+    return kind(**values)
 
 
-def _one_of(where: str, value: str, known: Mapping[str, object] | tuple[str, ...]) -> None:
-    if value not in known:
-        raise UserError(f"{where} = {value!r} is unknown: {nearest(str(value), known)}")
+def _value(kind: Any, where: str, given: Any) -> Any:
+    """`given` as a value of the type `kind`; whole numbers pass as floats, lists as tuples."""
+    if dataclasses.is_dataclass(kind):
+        return _fields(kind, where, given, typing.get_type_hints(kind))
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) is Literal:
+        if given in parts:
+            return given
+        raise UserError(f"{where} = {given!r} is unknown: {nearest(str(given), parts)}")
+    listed = typing.get_origin(kind) is tuple and isinstance(given, tuple | list)
+    if listed and len(given) == len(parts):
+        return tuple(_value(k, where, g) for k, g in zip(parts, given, strict=True))
+    if kind is float and isinstance(given, int) and not isinstance(given, bool):
+        return float(given)
+    if type(given) is kind:
+        return given
+    wanted = str(kind) if parts else kind.__name__
+    raise UserError(f"{where} = {given!r} must be {wanted}")

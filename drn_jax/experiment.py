@@ -1,16 +1,14 @@
 """What a configuration describes, built: the data set, the task, the network, the batches."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from drn_jax import config as fields
 from drn_jax import data, models
+from drn_jax.config import ClassificationData, Config, SegmentationData
 from drn_jax.data import loader, transforms
 from drn_jax.data.dataset import Dataset, Example
 from drn_jax.errors import UserError
@@ -23,7 +21,7 @@ from drn_jax.tasks import Classification, Segmentation, Task
 class Experiment:
     """All that train.py and eval.py share."""
 
-    config: ConfigDict
+    config: Config
     dataset: Dataset
     task: Task
     model: ResidualNetwork
@@ -34,6 +32,7 @@ class Experiment:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Whole batches in the training set."""
         return len(self.dataset.train) // self.config.batch_size
 
     def training_batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
@@ -43,7 +42,7 @@ class Experiment:
             self.keys,
             batch_size=self.config.batch_size,
             seed=self.config.seed,
-            augment=_augment(self.config),
+            augment=_augment(self.config.data),
             start_step=start_step,
             host=jax.process_index(),
             hosts=jax.process_count(),
@@ -51,7 +50,7 @@ class Experiment:
 
     def validation_batches(self, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
         """Every validation example once; see `loader.evaluation_batches`."""
-        whole = self.config.task == "segmentation"
+        whole = isinstance(self.config.data, SegmentationData)
         return loader.evaluation_batches(
             self.dataset.validation,
             self.keys,
@@ -64,32 +63,32 @@ class Experiment:
 
     def prepare(self, example: Example) -> Example:
         """A validation example as the network sees it: whole, or resized and cropped."""
-        if self.config.task == "segmentation":
+        settings = self.config.data
+        if isinstance(settings, SegmentationData):
             return example
-        example = transforms.ResizeShorterSide(self.config.data.resize)(example)
-        return transforms.CentreCrop(self.config.data.crop)(example)
+        example = transforms.ResizeShorterSide(settings.resize)(example)
+        return transforms.CentreCrop(settings.crop)(example)
 
 
-def build(config: ConfigDict) -> Experiment:
-    """Read the data set and make the network; nothing is written.
+def build(config: Config) -> Experiment:
+    """Read the data set and describe the network; nothing is written.
 
     Raises: UserError for whatever the configuration asks that can't be.
     """
-    fields.check(config)
-    crop = _crop(config)
+    crop = _crop(config.data)
     dataset = data.load(config.data.name, config.data.dir, config.task)
     if len(dataset.train) < config.batch_size:
         raise UserError(
             f"config.batch_size = {config.batch_size} exceeds the {len(dataset.train)} training "
             f"examples of {dataset.name}"
         )
-    options = dict(config.model)
+    classes = len(dataset.classes)
     model = models.create(
-        options.pop("name"),
-        num_classes=len(dataset.classes),
-        width=options.pop("width"),
-        dtype=jnp.dtype(options.pop("dtype")),
-        **options,
+        config.model.name,
+        num_classes=classes,
+        width=config.model.width,
+        dtype=jnp.dtype(config.model.dtype),
+        running_variance=config.model.running_variance,
     )
     stride = output_stride(model.stages)
     if min(crop) < stride:
@@ -97,56 +96,37 @@ def build(config: ConfigDict) -> Experiment:
             f"config.data.crop = {config.data.crop}: {config.model.name} needs at least {stride} "
             "pixels a side, one cell of its class map"
         )
-    task: Task
-    if config.task == "classification":
-        task = Classification(len(dataset.classes))
+    if isinstance(config.data, SegmentationData):
+        task, label = Segmentation(classes, stride, config.data.border), "mask"
     else:
-        task = Segmentation(len(dataset.classes), stride, config.data.border)
-    label = "label" if config.task == "classification" else "mask"
+        task, label = Classification(classes), "label"
     return Experiment(config, dataset, task, model, crop, ("image", label))
 
 
-def _crop(config: ConfigDict) -> tuple[int, int]:
-    if config.task == "classification":
-        side = config.data.crop
-        if config.data.resize < side:
-            raise UserError(
-                f"config.data.crop = {side} is larger than the resized validation image: raise "
-                f"config.data.resize = {config.data.resize}"
-            )
-        return side, side
-    crop = tuple(config.data.crop)
-    if len(crop) != 2:
-        raise UserError(f"config.data.crop = {crop} must be (height, width)")
-    return crop
-
-
-def _augment(config: ConfigDict) -> loader.Augment:
-    settings = config.data
-    flip = (transforms.RandomFlip(),) if settings.flip else ()
-    if config.task == "segmentation":
-        steps = (
-            *((transforms.RandomRotate(settings.rotate),) if settings.rotate else ()),
-            *((transforms.RandomScale(settings.scale),) if settings.scale != 1 else ()),
-            transforms.RandomCrop(tuple(settings.crop)),
+def _crop(settings: ClassificationData | SegmentationData) -> tuple[int, int]:
+    if isinstance(settings, SegmentationData):
+        return settings.crop
+    if settings.resize < settings.crop:
+        raise UserError(
+            f"config.data.crop = {settings.crop} is larger than a validation image, whose "
+            f"shorter side becomes config.data.resize = {settings.resize}"
         )
-    elif settings.crop_area:
-        steps = (transforms.RandomResizedCrop(settings.crop, scale=tuple(settings.crop_area)),)
+    return settings.crop, settings.crop
+
+
+def _augment(settings: ClassificationData | SegmentationData) -> loader.Augment:
+    steps: list[transforms.Transform] = []
+    if isinstance(settings, SegmentationData):
+        if settings.rotate:
+            steps.append(transforms.RandomRotate(settings.rotate))
+        if settings.scale != 1:
+            steps.append(transforms.RandomScale(settings.scale))
+        steps.append(transforms.RandomCrop(settings.crop))
+    elif settings.random_crop:
+        steps.append(transforms.RandomResizedCrop(settings.crop, scale=settings.crop_area))
     else:
-        steps = (
-            transforms.ResizeShorterSide(settings.resize),
-            transforms.CentreCrop(settings.crop),
-        )
-    return transforms.Compose((*steps, *flip))
-
-
-def changes(before: Mapping[str, Any], now: ConfigDict, prefix: str = "config") -> list[str]:
-    """Each field that differs between a saved configuration and this one, in words."""
-    found = []
-    for name in sorted({*before, *now}):
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, Mapping) and isinstance(new, Mapping | ConfigDict):
-            found += changes(old, new, f"{prefix}.{name}")
-        elif old != (list(new) if isinstance(new, tuple) else new):
-            found.append(f"{prefix}.{name} was {old!r}, is {new!r}")
-    return found
+        steps.append(transforms.ResizeShorterSide(settings.resize))
+        steps.append(transforms.CentreCrop(settings.crop))
+    if settings.flip:
+        steps.append(transforms.RandomFlip())
+    return transforms.Compose(tuple(steps))

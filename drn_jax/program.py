@@ -16,6 +16,8 @@ from drn_jax.experiment import Experiment
 from drn_jax.training import sharding, state, steps
 from drn_jax.training.evaluate import Totals, evaluate
 
+Validate = Callable[[steps.Variables], Totals]
+
 
 def initialiser(
     run: Experiment, optimizer: optax.GradientTransformation, mesh: Mesh
@@ -49,14 +51,14 @@ def trainer(
     )
 
 
-def validator(run: Experiment, mesh: Mesh) -> Callable[[steps.Variables], Totals]:
+def validator(run: Experiment, mesh: Mesh) -> Validate:
     """`variables -> totals` of the task over the whole validation set."""
     eval_step = jax.jit(
         steps.make_eval_step(run.model, run.task, run.dataset.mean, run.dataset.std),
         in_shardings=(sharding.replicated(mesh), sharding.by_example(mesh)),
         out_shardings=sharding.replicated(mesh),
     )
-    batch_size = sharding.round_up(run.config.eval_batch_size, mesh)
+    batch_size = sharding.round_up(run.config.eval_batch_size or run.config.batch_size, mesh)
 
     def validate(variables: steps.Variables) -> Totals:
         batches = run.validation_batches(batch_size)

@@ -55,7 +55,7 @@ def write_report(
         facts=_facts(experiment, step),
         command=command,
         curves=curves.svg(rows),
-        per_class=_classes(experiment, totals),
+        per_class=class_rows(experiment, totals),
         panels=[_panel(experiment, predict, index) for index in _spread(examples)],
         heat="" if _colors(experiment) is not None else "probability of the predicted class",
     )
@@ -105,7 +105,8 @@ def _colors(experiment: Experiment) -> np.ndarray | None:
     return pictures.palette(len(experiment.dataset.classes), experiment.dataset.colors)
 
 
-def _classes(experiment: Experiment, totals: Totals) -> list[ClassRow]:
+def class_rows(experiment: Experiment, totals: Totals) -> list[ClassRow]:
+    """One row a class: its images and accuracy, or its pixels and IoU (NaN if it is nowhere)."""
     names, colors = experiment.dataset.classes, _colors(experiment)
     if colors is None:
         counts, hits = totals["class_count"], totals["class_top1"]
@@ -114,11 +115,10 @@ def _classes(experiment: Experiment, totals: Totals) -> list[ClassRow]:
             for name, n, k in zip(names, counts, hits, strict=True)
         ]
     matrix = totals["confusion"]
+    pixels, ious = matrix.sum(1).tolist(), class_iou(matrix).tolist()
     return [
-        ClassRow(name, tuple(map(int, color)), {"pixels": int(pixels), "IoU": float(iou)})
-        for name, color, pixels, iou in zip(
-            names, colors, matrix.sum(1), class_iou(matrix), strict=True
-        )
+        ClassRow(name, (r, g, b), {"pixels": count, "IoU": iou})
+        for name, (r, g, b), count, iou in zip(names, colors.tolist(), pixels, ious, strict=True)
     ]
 
 

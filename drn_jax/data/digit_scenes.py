@@ -180,7 +180,7 @@ class _Scenes:
         return {
             "image": decode_rgb(record["image"], f"digit_scenes, record {index}"),
             "mask": decode_mask(record["mask"], f"digit_scenes, record {index}"),
-            "label": np.int32(record["label"]),
+            "label": np.array(record["label"], np.int32),
             "box": np.array([x1, y1, x2, y2], np.float32) * SIZE,
         }
 
@@ -190,13 +190,13 @@ def load(data_dir: str | None, classes: tuple[str, ...]) -> Dataset:
 
     `classes` names the labels (`DIGITS`) or the mask's values (`MASKS`).
     """
-    builder = DigitScenes(data_dir=data_dir, file_format="array_record")
+    builder: Any = DigitScenes(data_dir=data_dir, file_format="array_record")
     builder.download_and_prepare()
     # Bytes come out as they went in: TFDS would decode differently with and without OpenCV.
     raw = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
 
     def split(name: str) -> _Scenes:
-        return _Scenes(builder.as_data_source(split=name, decoders=raw))
+        return _Scenes(builder.as_data_source(name, decoders=raw))
 
     return Dataset(
         name="digit_scenes",

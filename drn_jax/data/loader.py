@@ -77,7 +77,7 @@ def evaluation_batches(
         if not valid:  # The first of the batch is always a real one.
             index = int(plan[position // share, 0])
         example = transform(source[index])
-        return {key: example[key] for key in keys} | {"valid": np.bool_(valid)}
+        return {key: example[key] for key in keys} | {"valid": np.array(valid)}
 
     examples = grain.MapDataset.range(len(mine)).map(load)
     return iter(examples.batch(share).to_iter_dataset(_read_options()))

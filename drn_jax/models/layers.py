@@ -39,6 +39,13 @@ def dilated_conv(
     )
 
 
+def max_pool(x: jax.Array, kernel: int, stride: int) -> jax.Array:
+    """The greatest of every kernel x kernel window of [N, H, W, C], padded like a convolution."""
+    pad = (kernel // 2, kernel // 2)
+    window, strides = (1, kernel, kernel, 1), (1, stride, stride, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, ((0, 0), pad, pad, (0, 0)))
+
+
 class DilatedConv(nn.Module):
     """`dilated_conv` with parameters: `kernel` [K, K, C, features] and `bias` [features] float32.
 

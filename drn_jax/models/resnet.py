@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from drn_jax.models import stages as tables
-from drn_jax.models.layers import BatchNorm, DilatedConv
+from drn_jax.models.layers import BatchNorm, DilatedConv, max_pool
 
 
 class ResidualBlock(nn.Module):
@@ -55,9 +55,7 @@ class Level(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         stage = self.stage
         if stage.kind == "max_pool":
-            pad = (stage.kernel // 2, stage.kernel // 2)
-            window, strides = (stage.kernel, stage.kernel), (stage.stride, stage.stride)
-            return nn.max_pool(x, window, strides, padding=(pad, pad))
+            return max_pool(x, stage.kernel, stage.stride)
         for block in tables.blocks(stage, x.shape[-1]):
             x = ResidualBlock(block, self.conv, self.norm, name=block.name)(x, train)
         return x

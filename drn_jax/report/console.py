@@ -8,6 +8,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from drn_jax.analysis.cost import StageCost
+from drn_jax.report.html import ClassRow
 
 _console = Console(highlight=False, soft_wrap=True)
 
@@ -37,6 +38,23 @@ def model_table(title: str, costs: Sequence[StageCost], output_stride: int) -> N
     table.add_row("", "", "", f"{parameters:,}", f"{multiply_adds / 1e6:,.1f} M")
     table.caption = f"output stride {output_stride}; for one image of the training crop"
     _console.print(table)
+
+
+def class_table(rows: Sequence[ClassRow]) -> None:
+    """Print one line a class; fractions as percentages, a dash for a class that does not occur."""
+    table = Table()
+    table.add_column("class")
+    for column in rows[0].values:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(row.name, *(_cell(value) for value in row.values.values()))
+    _console.print(table)
+
+
+def _cell(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2%}"
 
 
 def totals(costs: Sequence[StageCost]) -> tuple[int, int]:

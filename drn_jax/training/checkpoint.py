@@ -58,7 +58,9 @@ class Checkpoints:
                 ),
             ]
         )
-        self._orbax = ocp.training.Checkpointer(self.directory, preservation_policy=keep)
+        # Orbax's own policies do not fit its own protocol's types.
+        policy: Any = keep
+        self._orbax = ocp.training.Checkpointer(self.directory, preservation_policy=policy)
         if must_exist and not self.saved():
             raise UserError(f"no complete checkpoint in {self.directory}")
 
@@ -98,7 +100,8 @@ class Checkpoints:
     def saved(self) -> list[Saved]:
         """Every complete checkpoint, by step."""
         self._orbax.wait()
-        return sorted(Saved(c.step, c.metrics) for c in self._orbax.checkpoints)
+        found: Any = self._orbax.checkpoints
+        return sorted((Saved(c.step, c.metrics) for c in found), key=lambda c: c.step)
 
     def latest(self) -> Saved | None:
         """The newest checkpoint, or None."""
@@ -125,7 +128,8 @@ class Checkpoints:
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON that was saved with a step."""
-        return self._orbax.checkpointables_metadata(step).custom_metadata
+        meta: Any = self._orbax.checkpointables_metadata(step).custom_metadata
+        return meta
 
     def restore(self, step: int, abstract: TrainState, sharding: Sharding) -> TrainState:
         """The whole state of a step, every array placed by `sharding`.
@@ -165,18 +169,12 @@ class Checkpoints:
         Raises: UserError if anything but the classifier differs, naming what does.
         """
         saved, wanted = self._shapes(step), shapes(variables)
-        fresh_head = False
-        if saved != wanted:
-            rest = [
-                {name: shape for name, shape in side.items() if not name.startswith("params/head/")}
-                for side in (saved, wanted)
-            ]
-            if rest[0] != rest[1]:
-                raise UserError(
-                    f"the checkpoint of step {step} in {self.directory} does not fit the model: "
-                    f"{differences(*rest)}"
-                )
-            fresh_head = True
+        fresh_head = saved != wanted
+        if fresh_head and _without_head(saved) != _without_head(wanted):
+            raise UserError(
+                f"the checkpoint of step {step} in {self.directory} does not fit the model: "
+                f"{differences(_without_head(saved), _without_head(wanted))}"
+            )
         stored = self._orbax.checkpointables_metadata(step).metadata["variables"]
         loaded = self._load(step, {"variables": stored}, sharding)["variables"]
         if fresh_head:
@@ -191,6 +189,10 @@ class Checkpoints:
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), abstract
         )
         return self._orbax.load_checkpointables(step, placed)
+
+
+def _without_head(named: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {name: shape for name, shape in named.items() if not name.startswith("params/head/")}
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:

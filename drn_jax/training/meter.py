@@ -13,7 +13,8 @@ from drn_jax.errors import UserError
 class Meter:
     """Collects each step's `loss` and `grad_norm` and averages them between two rows of the log.
 
-    `learning_rate` of a step goes into the rows, and into the error of a run that diverged.
+    Steps count from 1; `learning_rate(step - 1)`, the rate that made step, goes into the rows, and
+    into the error of a run that diverged.
     """
 
     def __init__(self, batch_size: int, learning_rate: Callable[[int], Any]) -> None:
@@ -47,7 +48,7 @@ class Meter:
             if not math.isfinite(value):
                 raise UserError(
                     f"the {name} became {value} at step {step}, at learning rate "
-                    f"{float(self._learning_rate(step)):.4g}: lower "
+                    f"{float(self._learning_rate(step - 1)):.4g}: lower "
                     "config.optimizer.learning_rate or lengthen its warm-up"
                 )
         self.loss = loss
@@ -66,7 +67,7 @@ class Meter:
         row = {
             "train_loss": math.fsum(self._losses) / len(self._losses),
             "grad_norm": math.fsum(self._norms) / len(self._norms),
-            "learning_rate": float(self._learning_rate(step)),
+            "learning_rate": float(self._learning_rate(step - 1)),
             "images_per_s": self.images_per_second,
         }
         self._losses, self._norms = [], []

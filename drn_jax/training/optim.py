@@ -1,12 +1,10 @@
 """Stochastic gradient descent by PyTorch's rule, and the papers' learning-rate schedules."""
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from drn_jax.errors import UserError
+from drn_jax.config import Optimizer, PolySchedule, StepSchedule
 
 
 def sgd(
@@ -25,38 +23,30 @@ def sgd(
 
 
 def learning_rate(
-    kind: Literal["step", "poly"],
-    base: float,
+    optimizer: Optimizer,
+    schedule: StepSchedule | PolySchedule,
     *,
     steps: int,
     steps_per_epoch: int,
-    warmup_steps: int = 0,
-    step_epochs: int = 30,
-    step_factor: float = 0.1,
-    power: float = 0.9,
-    per_epoch: bool = False,
 ) -> optax.Schedule:
-    """The learning rate of each step.
+    """The learning rate of each step of a run of `steps`, counted from 0.
 
-    "step": `base` times `step_factor` after every `step_epochs` epochs (DRN on ImageNet: 0.1, 30).
-    "poly": `base` * (1 - progress)^power, progress = step/steps (DRN-D-105 on Cityscapes: 0.9).
-    `per_epoch` counts the progress in finished epochs, as fyu/drn does.
-    `warmup_steps` ramps linearly from base/warmup_steps up; 0 in both papers.
-
-    Raises: UserError for another kind.
+    "step": the base rate times `factor` after every `epochs` epochs (DRN on ImageNet: 0.1, 30).
+    "poly": the base rate * (1 - step/steps)^power (DRN-D-105 on Cityscapes: 0.9, `per_epoch`).
+    The warm-up, in neither paper, starts at base/warmup_steps.
     """
-    if kind not in ("step", "poly"):
-        raise UserError(f"unknown learning-rate schedule {kind!r}: use 'step' or 'poly'")
 
-    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+    def rate(step: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(step)
-        if kind == "step":
-            rate = base * step_factor ** (step // (steps_per_epoch * step_epochs))
+        if isinstance(schedule, StepSchedule):
+            falls = step // (steps_per_epoch * schedule.epochs)
+            value = optimizer.learning_rate * schedule.factor**falls
         else:
-            done = step // steps_per_epoch * steps_per_epoch if per_epoch else step
-            rate = base * jnp.maximum(1 - done / steps, 0.0) ** power
-        if warmup_steps:
-            rate = rate * jnp.minimum((step + 1) / warmup_steps, 1.0)
-        return rate
+            done = step // steps_per_epoch * steps_per_epoch if schedule.per_epoch else step
+            left = jnp.maximum(1 - done / steps, 0.0)
+            value = optimizer.learning_rate * left**schedule.power
+        if optimizer.warmup_steps:
+            value = value * jnp.minimum((step + 1) / optimizer.warmup_steps, 1.0)
+        return jnp.asarray(value, jnp.float32)
 
-    return schedule
+    return rate

@@ -69,7 +69,8 @@ def make_eval_step(model: nn.Module, task: Task, mean: Channels, std: Channels) 
 
     def eval_step(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
         images = normalise(batch["image"], mean, std)
-        logits, features = model.apply(variables, images, train=False)
+        outputs: Any = model.apply(variables, images, train=False)
+        logits, features = outputs
         return task.sums(logits, features, batch)
 
     return eval_step
@@ -80,7 +81,9 @@ def make_predict_step(model: nn.Module, task: Task, mean: Channels, std: Channel
 
     def predict_step(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
         images = normalise(batch["image"], mean, std)
-        logits, features = model.apply(variables, images, train=False)
-        return task.predict(logits, features, images.shape[1:3])
+        outputs: Any = model.apply(variables, images, train=False)
+        logits, features = outputs
+        height, width = images.shape[1:3]
+        return task.predict(logits, features, (height, width))
 
     return predict_step
