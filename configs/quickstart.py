@@ -10,12 +10,13 @@ Data:      digit_scenes, 6,000 + 1,000 scenes of 64x64, made on first use; nothi
 
 from ml_collections import ConfigDict
 
-from drn_jax.config import complete
+from drn_jax.config import check_variant, complete
 
 VARIANTS = ("classification", "segmentation")
 
 
 def get_config(variant: str = "classification") -> ConfigDict:
+    check_variant(variant, VARIANTS)
     config = ConfigDict()
     config.name = "quickstart"
     config.task = "classification"

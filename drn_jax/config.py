@@ -7,7 +7,7 @@ ends in `return complete(config)`, which adds the defaults and so opens every fi
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -143,6 +143,12 @@ SCHEDULES = {"step": StepSchedule, "poly": PolySchedule}
 def complete(config: ConfigDict) -> ConfigDict:
     """The configuration with a value for every field. Raises: UserError as `parse`."""
     return ConfigDict(dataclasses.asdict(parse(config)))
+
+
+def check_variant(variant: str, known: Sequence[str]) -> None:
+    """Raise UserError unless a configuration file has the variant."""
+    if variant not in known:
+        raise UserError(f"--config: unknown variant {variant!r}: {nearest(variant, known)}")
 
 
 def parse(config: Mapping[str, Any] | ConfigDict) -> Config:

@@ -76,6 +76,12 @@ def build(config: Config) -> Experiment:
     Raises: UserError for whatever the configuration asks that can't be.
     """
     crop = _crop(config.data)
+    stride = output_stride(models.table(config.model.name, config.model.width))
+    if min(crop) < stride:
+        raise UserError(
+            f"config.data.crop = {config.data.crop}: {config.model.name} needs at least {stride} "
+            "pixels a side, one cell of its class map"
+        )
     dataset = data.load(config.data.name, config.data.dir, config.task)
     if len(dataset.train) < config.batch_size:
         raise UserError(
@@ -90,12 +96,6 @@ def build(config: Config) -> Experiment:
         dtype=jnp.dtype(config.model.dtype),
         running_variance=config.model.running_variance,
     )
-    stride = output_stride(model.stages)
-    if min(crop) < stride:
-        raise UserError(
-            f"config.data.crop = {config.data.crop}: {config.model.name} needs at least {stride} "
-            "pixels a side, one cell of its class map"
-        )
     if isinstance(config.data, SegmentationData):
         task, label = Segmentation(classes, stride, config.data.border), "mask"
     else:

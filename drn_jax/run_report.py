@@ -19,7 +19,7 @@ from drn_jax.training.evaluate import Totals
 
 SHOWN = 12
 """Validation images on the page: evenly spaced over the set, not chosen by their result."""
-ENLARGED = 256
+ENLARGED = 128
 """Least side of a picture under a heat map, so that the map is smooth."""
 
 Predict = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]

@@ -23,8 +23,10 @@ TRAIN, VALIDATION = 6000, 1000
 DIGITS = tuple("0123456789")
 MASKS = ("background", *DIGITS)
 MEAN, STD = (0.51, 0.51, 0.53), (0.22, 0.23, 0.22)
-SMALLEST, LARGEST = 28, 52
-"""Side of the square that holds the digit, pixels."""
+SMALLEST, LARGEST = 36, 52
+"""Height of the square that holds the scan and one empty pixel around it, pixels."""
+STRETCH = 1.2
+"""Most that a digit is made wider, and over which it is made narrower."""
 TILT = 12
 """Largest rotation of the digit, degrees."""
 INK = 0.4
@@ -103,10 +105,11 @@ def scene(
         piece = pieces[rng.integers(len(pieces))]
         row, column = rng.integers(0, 6, 2)
         side = int(rng.integers(6, 15))
-        ink = _place(rng, piece[row : row + 3, column : column + 3], side, tilt=90)
+        ink = _place(rng, piece[row : row + 3, column : column + 3], (side, side), tilt=90)
         canvas = _paint(canvas, ink, rng.uniform(0, 255, 3))
     side = int(rng.integers(SMALLEST, LARGEST + 1))
-    ink = _place(rng, scan, side, TILT)
+    width = round(side * STRETCH ** rng.uniform(-1, 1))
+    ink = _place(rng, np.pad(scan, 1), (side, min(width, LARGEST)), TILT)
     inside = ink >= INK
     canvas = _paint(canvas, ink, _contrasting(rng, canvas[inside].mean(0)))
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
@@ -122,14 +125,16 @@ def _texture(rng: np.random.Generator) -> np.ndarray:
     for cells in (2, 4, 8, 32):
         amplitude = rng.uniform(0, 28 if cells < 32 else 14)
         noise = rng.standard_normal((cells, cells, 3)) * amplitude
-        planes = [_resize(noise[..., c], SIZE) for c in range(3)]
+        planes = [_resize(noise[..., c], (SIZE, SIZE)) for c in range(3)]
         canvas = canvas + np.stack(planes, -1)
     return canvas
 
 
-def _place(rng: np.random.Generator, patch: np.ndarray, side: int, tilt: float) -> np.ndarray:
-    """The patch enlarged to `side`, tilted, at a random place: ink float32 [64, 64] in [0, 1]."""
-    large = Image.fromarray(_resize(patch, side))
+def _place(
+    rng: np.random.Generator, patch: np.ndarray, size: tuple[int, int], tilt: float
+) -> np.ndarray:
+    """The patch enlarged to (height, width), tilted, at a random place: ink float32 [64, 64]."""
+    large = Image.fromarray(_resize(patch, size))
     turned = np.asarray(
         large.rotate(rng.uniform(-tilt, tilt), Image.Resampling.BILINEAR, expand=True)
     )
@@ -153,9 +158,9 @@ def _contrasting(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
             return color
 
 
-def _resize(values: np.ndarray, side: int) -> np.ndarray:
+def _resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     image = Image.fromarray(values.astype(np.float32))
-    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
+    return np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
 
 
 def _png(array: np.ndarray) -> io.BytesIO:

@@ -28,6 +28,15 @@ MODELS: Mapping[str, tuple[Stage, ...]] = {
 }
 
 
+def table(name: str, width: float = 1.0) -> tuple[Stage, ...]:
+    """The stage table of a network, its channels multiplied by `width`. Raises as `create`."""
+    if name not in MODELS:
+        raise UserError(f"unknown model {name!r}: {nearest(name, MODELS)}")
+    if width <= 0:
+        raise UserError(f"model width {width} must be above 0")
+    return scale_width(MODELS[name], width)
+
+
 def create(
     name: str,
     num_classes: int = 1000,
@@ -43,13 +52,9 @@ def create(
 
     Raises: UserError for an unknown name, option, or width, offering the nearest.
     """
-    if name not in MODELS:
-        raise UserError(f"unknown model {name!r}: {nearest(name, MODELS)}")
-    if width <= 0:
-        raise UserError(f"model width {width} must be above 0")
+    stages = table(name, width)
     known = set(ResidualNetwork.__dataclass_fields__) - {"stages", "parent", "name"}
     for option in options:
         if option not in known:
             raise UserError(f"model {name} has no option {option!r}: {nearest(option, known)}")
-    stages = scale_width(MODELS[name], width)
     return ResidualNetwork(stages, num_classes=num_classes, dtype=dtype, **options)
