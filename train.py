@@ -9,6 +9,7 @@ working directory receives checkpoints, metrics.jsonl, TensorBoard files and rep
 command again goes on where the run stopped.
 """
 
+import contextlib
 import dataclasses
 import shlex
 import sys
@@ -27,6 +28,7 @@ from drn_jax.models.stages import output_stride
 from drn_jax.report import console
 from drn_jax.training import log, optim, sharding
 from drn_jax.training.checkpoint import Checkpoints
+from drn_jax.training.evaluate import Stopped
 from drn_jax.training.interrupt import Interrupt
 from drn_jax.training.meter import Meter
 from drn_jax.training.state import TrainState
@@ -110,10 +112,11 @@ def train(
     )
     optimizer = optim.sgd(schedule, settings.optimizer.momentum, settings.optimizer.weight_decay)
     state = start(run, optimizer, mesh, checkpoints)
-    first = int(state.step) + 1
-    if first > total_steps:
+    start_step, newest = int(state.step), checkpoints.latest()
+    scored = start_step if newest and newest.scores or start_step == 0 else None
+    if start_step >= total_steps and scored is not None:
         console.say(
-            f"{workdir} holds a finished run of {first - 1} steps: to start afresh delete it or "
+            f"{workdir} holds a finished run of {start_step} steps: to start afresh delete it or "
             "give another --workdir; to train on, raise --config.epochs"
         )
         return True
@@ -121,29 +124,33 @@ def train(
     train_step = program.trainer(run, optimizer, mesh)
     meter = Meter(settings.batch_size, schedule)
     meta = {"config": dataclasses.asdict(settings), "classes": list(run.dataset.classes)}
-    batches = run.training_batches(first - 1)
+    batches = run.training_batches(start_step)
     with (
-        log.Log(workdir, first - 1) as writer,
-        console.RunProgress(first - 1, total_steps) as progress,
+        log.Log(workdir, start_step) as writer,
+        console.RunProgress(start_step, total_steps) as progress,
     ):
-        for step in range(first, total_steps + 1):
-            state, metrics = train_step(state, sharding.to_devices(next(batches), mesh))
-            meter.add(step, metrics)
-            epoch = step / run.steps_per_epoch
-            progress.advance(step, epoch, meter.loss, meter.images_per_second)
-            last = step == total_steps
-            if step % settings.log_steps == 0 or last:
-                row = meter.row(step)
-                writer.write(step, {"epoch": epoch, **row})
-                progress.line(step, epoch, row, settings.batch_size)
-            if step % (settings.eval_epochs * run.steps_per_epoch) == 0 or last:
-                meter.fetch()
-                scores = run.task.scores(validate(state.variables))
-                writer.write(step, {"epoch": epoch} | {f"val_{k}": v for k, v in scores.items()})
-                console.say(f"validation at step {step}: {console.scores(scores)}")
-                checkpoints.save(state, meta, scores, run.task.primary)
+        for step in range(start_step, total_steps + 1):
+            epoch, last = step / run.steps_per_epoch, step == total_steps
+            if step > start_step:
+                state, metrics = train_step(state, sharding.to_devices(next(batches), mesh))
+                meter.add(step, metrics)
+                progress.advance(step, epoch, meter.loss, meter.images_per_second)
+                if step % settings.log_steps == 0 or last:
+                    row = meter.row(step)
+                    writer.write(step, {"epoch": epoch, **row})
+                    progress.line(step, epoch, row, settings.batch_size)
+            due = step % (settings.eval_epochs * run.steps_per_epoch) == 0 or last
+            if due and step != scored and not interrupt.signal:
+                meter.fetch()  # Raises if the loss is no number: such a state is not saved.
+                with contextlib.suppress(Stopped):
+                    totals = validate(state.variables, lambda: interrupt.signal is not None)
+                    scores, scored = run.task.scores(totals), step
+                    values = {f"val_{name}": value for name, value in scores.items()}
+                    writer.write(step, {"epoch": epoch, **values})
+                    console.say(f"validation at step {step}: {console.scores(scores)}")
+                    checkpoints.save(state, meta, scores, run.task.primary)
                 meter.pause()
-            if interrupt.signal and not last:
+            if interrupt.signal and not (last and step == scored):
                 meter.fetch()
                 checkpoints.save(state, meta)
                 console.say(f"stopped at step {step} and saved; the same command goes on from it")

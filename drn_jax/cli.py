@@ -92,6 +92,11 @@ def _file(value: str) -> str:
 
 def _explain(error: Exception) -> str:
     text = " ".join(str(error).split())
+    if "Traceback" in text:  # Of a configuration file; its last line says it.
+        text = str(error).strip().splitlines()[-1].strip()
+        if "get_config() takes 0" in text:
+            return "--config: this configuration has no variants; leave out what follows the colon"
+        return f"bad configuration: {text}"
     if isinstance(error, UserError | flags.Error):
         return text
     if isinstance(error, AttributeError | KeyError):

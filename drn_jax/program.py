@@ -5,7 +5,7 @@ State and results lie on every device, batches are split by example.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -16,7 +16,11 @@ from drn_jax.experiment import Experiment
 from drn_jax.training import sharding, state, steps
 from drn_jax.training.evaluate import Totals, evaluate
 
-Validate = Callable[[steps.Variables], Totals]
+
+class Validate(Protocol):
+    """The task's totals over the whole validation set; raises `evaluate.Stopped` on `stop()`."""
+
+    def __call__(self, variables: steps.Variables, stop: Callable[[], bool] = ...) -> Totals: ...
 
 
 def initialiser(
@@ -52,7 +56,7 @@ def trainer(
 
 
 def validator(run: Experiment, mesh: Mesh) -> Validate:
-    """`variables -> totals` of the task over the whole validation set."""
+    """`evaluate` on the run's validation set, compiled once."""
     eval_step = jax.jit(
         steps.make_eval_step(run.model, run.task, run.dataset.mean, run.dataset.std),
         in_shardings=(sharding.replicated(mesh), sharding.by_example(mesh)),
@@ -60,9 +64,10 @@ def validator(run: Experiment, mesh: Mesh) -> Validate:
     )
     batch_size = sharding.round_up(run.config.eval_batch_size or run.config.batch_size, mesh)
 
-    def validate(variables: steps.Variables) -> Totals:
+    def validate(variables: steps.Variables, stop: Callable[[], bool] = lambda: False) -> Totals:
         batches = run.validation_batches(batch_size)
-        return evaluate(eval_step, variables, batches, partial(sharding.to_devices, mesh=mesh))
+        to_devices = partial(sharding.to_devices, mesh=mesh)
+        return evaluate(eval_step, variables, batches, to_devices, stop)
 
     return validate
 

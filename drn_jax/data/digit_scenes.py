@@ -160,7 +160,8 @@ def _contrasting(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
 
 def _resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     image = Image.fromarray(values.astype(np.float32))
-    return np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
+    height, width = size
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _png(array: np.ndarray) -> io.BytesIO:

@@ -79,12 +79,13 @@ class Checkpoints:
     ) -> None:
         """Begin to write the checkpoint of `state.step`; returns before it is on disk.
 
-        Does nothing where that step is already saved. `meta` must be JSON; `primary` names the
-        score that ranks checkpoints.
+        Where that step is already saved, scores replace it and no scores leave it. `meta` must be
+        JSON; `primary` names the score that ranks checkpoints.
         """
         step = int(state.step)
         self._orbax.wait()  # Orbax skips a save while another is under way.
-        if any(c.step == step for c in self._orbax.checkpoints):
+        exists = any(c.step == step for c in self._orbax.checkpoints)
+        if exists and scores is None:
             return
         self._orbax.save_checkpointables_async(
             step,
@@ -93,6 +94,7 @@ class Checkpoints:
                 "progress": {"step": state.step, "opt_state": state.opt_state},
             },
             force=True,
+            overwrite=exists,
             metrics=None if scores is None else {_RANK: scores[primary], **scores},
             custom_metadata=dict(meta),
         )
