@@ -113,7 +113,7 @@ def train(
     optimizer = optim.sgd(schedule, settings.optimizer.momentum, settings.optimizer.weight_decay)
     state = start(run, optimizer, mesh, checkpoints)
     start_step, newest = int(state.step), checkpoints.latest()
-    scored = start_step if newest and newest.scores or start_step == 0 else None
+    scored = start_step if (newest and newest.scores) or start_step == 0 else None
     if start_step >= total_steps and scored is not None:
         console.say(
             f"{workdir} holds a finished run of {start_step} steps: to start afresh delete it or "
