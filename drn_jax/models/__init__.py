@@ -7,7 +7,9 @@
 `images` are normalised floats [N, H, W, 3]; `features["logits_2d"]` is the dense class map.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,24 +19,46 @@ from drn_jax.models import drn
 from drn_jax.models.resnet import ResidualNetwork
 from drn_jax.models.stages import Stage, scale_width
 
-MODELS: Mapping[str, tuple[Stage, ...]] = {
-    "drn_c_26": drn.STAGES["drn_c_26"],
-    "drn_c_42": drn.STAGES["drn_c_42"],
-    "drn_c_58": drn.STAGES["drn_c_58"],
-    "drn_d_22": drn.STAGES["drn_d_22"],
-    "drn_d_38": drn.STAGES["drn_d_38"],
-    "drn_d_54": drn.STAGES["drn_d_54"],
-    "drn_d_105": drn.STAGES["drn_d_105"],
+MODELS: Mapping[str, Callable[..., tuple[Stage, ...]]] = {
+    "resnet_18": partial(drn.resnet, "basic", (2, 2, 2, 2)),
+    "resnet_34": partial(drn.resnet, "basic", (3, 4, 6, 3)),
+    "resnet_50": partial(drn.resnet, "bottleneck", (3, 4, 6, 3)),
+    "resnet_101": partial(drn.resnet, "bottleneck", (3, 4, 23, 3)),
+    "resnet_152": partial(drn.resnet, "bottleneck", (3, 8, 36, 3)),
+    "drn_a_18": partial(drn.drn_a, "basic", (2, 2, 2, 2)),
+    "drn_a_34": partial(drn.drn_a, "basic", (3, 4, 6, 3)),
+    "drn_a_50": partial(drn.drn_a, "bottleneck", (3, 4, 6, 3)),
+    "drn_b_26": partial(drn.drn_b, "basic", (1, 1, 2, 2, 2, 2, 1, 1)),
+    "drn_c_26": partial(drn.drn_c, "basic", (1, 1, 2, 2, 2, 2, 1, 1)),
+    "drn_c_42": partial(drn.drn_c, "basic", (1, 1, 3, 4, 6, 3, 1, 1)),
+    "drn_c_58": partial(drn.drn_c, "bottleneck", (1, 1, 3, 4, 6, 3, 1, 1)),
+    "drn_d_22": partial(drn.drn_d, "basic", (1, 1, 2, 2, 2, 2, 1, 1)),
+    "drn_d_24": partial(drn.drn_d, "basic", (1, 1, 2, 2, 2, 2, 2, 2)),
+    "drn_d_38": partial(drn.drn_d, "basic", (1, 1, 3, 4, 6, 3, 1, 1)),
+    "drn_d_40": partial(drn.drn_d, "basic", (1, 1, 3, 4, 6, 3, 2, 2)),
+    "drn_d_54": partial(drn.drn_d, "bottleneck", (1, 1, 3, 4, 6, 3, 1, 1)),
+    "drn_d_56": partial(drn.drn_d, "bottleneck", (1, 1, 3, 4, 6, 3, 2, 2)),
+    "drn_d_105": partial(drn.drn_d, "bottleneck", (1, 1, 3, 4, 23, 3, 1, 1)),
+    "drn_d_107": partial(drn.drn_d, "bottleneck", (1, 1, 3, 4, 23, 3, 2, 2)),
 }
+"""The stage table of every network, as a function of the options that its family has."""
+
+_FIELDS = ("running_variance",)
+"""Options that every network has: fields of the module."""
 
 
-def table(name: str, width: float = 1.0) -> tuple[Stage, ...]:
+def table(name: str, width: float = 1.0, **options: Any) -> tuple[Stage, ...]:
     """The stage table of a network, its channels multiplied by `width`. Raises as `create`."""
     if name not in MODELS:
         raise UserError(f"unknown model {name!r}: {nearest(name, MODELS)}")
     if width <= 0:
         raise UserError(f"model width {width} must be above 0")
-    return scale_width(MODELS[name], width)
+    known = inspect.signature(MODELS[name]).parameters
+    for option in options:
+        if option not in known:
+            offer = nearest(option, (*known, *_FIELDS))
+            raise UserError(f"model {name} has no option {option!r}: {offer}")
+    return scale_width(MODELS[name](**options), width)
 
 
 def create(
@@ -48,13 +72,11 @@ def create(
 
     Args:
       dtype: of the computation; parameters and batch statistics stay float32.
-      options: further fields of the module, such as `running_variance="unbiased"`.
+      options: `running_variance` (see `layers.BatchNorm`); for DRN-A also `output_stride` and
+        `variant` (see `drn.drn_a`), which share their parameters.
 
-    Raises: UserError for an unknown name, option, or width, offering the nearest.
+    Raises: UserError for an unknown name, option or value, offering the nearest.
     """
-    stages = table(name, width)
-    known = set(ResidualNetwork.__dataclass_fields__) - {"stages", "parent", "name"}
-    for option in options:
-        if option not in known:
-            raise UserError(f"model {name} has no option {option!r}: {nearest(option, known)}")
-    return ResidualNetwork(stages, num_classes=num_classes, dtype=dtype, **options)
+    fields = {key: options.pop(key) for key in _FIELDS if key in options}
+    stages = table(name, width, **options)
+    return ResidualNetwork(stages, num_classes=num_classes, dtype=dtype, **fields)

@@ -1,14 +1,71 @@
-"""The tables of Dilated Residual Networks (Yu, Koltun, Funkhouser, CVPR 2017).
+"""The tables of ResNets (He et al. 2016) and Dilated Residual Networks (Yu et al., CVPR 2017).
 
-They follow the paper's Fig. 5 (C) and the published code of fyu/drn (C, D). Levels 5 and 6 dilate
-by 2 and 4 instead of striding, so the last map is 1/8 of the image; levels 7 and 8 dilate by 2 and
-1 without residual connections, which removes the gridding that the dilation leaves.
+A DRN keeps the image at 1/8: levels that a ResNet strides dilate instead. DRN-A is a converted
+ResNet; DRN-B, C (paper, Fig. 5) and D (published code) remove the gridding that dilation leaves,
+by a convolutional stem and by levels 7 and 8, whose dilation falls to 2 and 1.
 """
 
+from dataclasses import replace
+from typing import Literal
+
+from drn_jax.errors import UserError
 from drn_jax.models.stages import Kind, Stage
 
 Counts = tuple[int, int, int, int, int, int, int, int]
 """Blocks in levels 1 to 8."""
+
+OUTPUT_STRIDES = (32, 16, 8, 4)
+Variant = Literal["paper", "published_code"]
+
+
+def resnet(kind: Kind, n: tuple[int, int, int, int]) -> tuple[Stage, ...]:
+    """ResNet as in torchvision, whose bottlenecks stride in their 3x3 convolution. Levels 2 to 5
+    are the groups of the DRN paper: G2 to G5, conv2_x to conv5_x of He et al."""
+    return (
+        Stage("stem", "conv", 64, kernel=7, stride=2),
+        Stage("pool", "max_pool", 64, stride=2),
+        Stage("level2", kind, 64, n[0]),
+        Stage("level3", kind, 128, n[1], stride=2),
+        Stage("level4", kind, 256, n[2], stride=2),
+        Stage("level5", kind, 512, n[3], stride=2),
+    )
+
+
+def drn_a(
+    kind: Kind,
+    n: tuple[int, int, int, int],
+    output_stride: int = 8,
+    variant: Variant = "paper",
+) -> tuple[Stage, ...]:
+    """DRN-A: the ResNet of the same parameters, dilated where it would stride beyond
+    `output_stride` (32, 16, 8 or 4).
+
+    A convolution that loses its stride s leaves all behind it s times more dilated, but not itself
+    (paper, section 2 and Fig. 1). So every unit keeps its receptive field, and the ResNet's maps
+    are every (32/output_stride)-th row and column of these. `variant="published_code"` is
+    fyu/drn's `DRN_A`: there the whole first block of a converted level has dilation 1.
+
+    Raises: UserError for another stride or variant.
+    """
+    if output_stride not in OUTPUT_STRIDES:
+        raise UserError(f"output_stride {output_stride} is none of {OUTPUT_STRIDES}")
+    if variant not in ("paper", "published_code"):
+        raise UserError(f"DRN-A has no variant {variant!r}: use 'paper' or 'published_code'")
+    stride, dilation, stages = 1, 1, []
+    for stage in resnet(kind, n):
+        if stride * stage.stride <= output_stride:
+            stride *= stage.stride
+            stages.append(stage)
+            continue
+        before, dilation = dilation, dilation * stage.stride
+        first = (before, dilation) if variant == "paper" else (1, 1)
+        stages.append(replace(stage, stride=1, dilation=dilation, first_dilation=first))
+    return tuple(stages)
+
+
+def drn_b(kind: Kind, n: Counts) -> tuple[Stage, ...]:
+    """DRN-B (paper, Fig. 5): as DRN-C, but levels 7 and 8 are residual too."""
+    return tuple(replace(stage, residual=True) for stage in drn_c(kind, n))
 
 
 def drn_c(kind: Kind, n: Counts) -> tuple[Stage, ...]:
@@ -39,14 +96,3 @@ def drn_d(kind: Kind, n: Counts) -> tuple[Stage, ...]:
         Stage("level7", "conv", 512, n[6], dilation=2),
         Stage("level8", "conv", 512, n[7]),
     )
-
-
-STAGES: dict[str, tuple[Stage, ...]] = {
-    "drn_c_26": drn_c("basic", (1, 1, 2, 2, 2, 2, 1, 1)),
-    "drn_c_42": drn_c("basic", (1, 1, 3, 4, 6, 3, 1, 1)),
-    "drn_c_58": drn_c("bottleneck", (1, 1, 3, 4, 6, 3, 1, 1)),
-    "drn_d_22": drn_d("basic", (1, 1, 2, 2, 2, 2, 1, 1)),
-    "drn_d_38": drn_d("basic", (1, 1, 3, 4, 6, 3, 1, 1)),
-    "drn_d_54": drn_d("bottleneck", (1, 1, 3, 4, 6, 3, 1, 1)),
-    "drn_d_105": drn_d("bottleneck", (1, 1, 3, 4, 23, 3, 1, 1)),
-}
