@@ -23,6 +23,7 @@ from ml_collections import config_flags
 
 from drn_jax import cli, config, experiment, program, run_report
 from drn_jax.analysis import cost
+from drn_jax.errors import UserError
 from drn_jax.experiment import Experiment
 from drn_jax.models.stages import output_stride
 from drn_jax.report import console
@@ -46,6 +47,9 @@ def main() -> int:
     workdir = Path(flags.FLAGS.workdir or f"runs/{run.config.name}")
     mesh = sharding.make_mesh()
     sharding.check_batch_size(run.config.batch_size, mesh)
+    if run.config.init_from and not workdir.exists():
+        with open_source(run):
+            pass  # It is there: said before anything is written.
     show(run)
     validate = program.validator(run, mesh)
     with Checkpoints(workdir) as checkpoints, Interrupt() as interrupt:
@@ -84,13 +88,21 @@ def start(
         return checkpoints.restore(newest.step, jax.eval_shape(initialise, key), everywhere)
     if not run.config.init_from:
         return initialise(key)
-    with Checkpoints(run.config.init_from, must_exist=True) as source:
+    with open_source(run) as source:
         best = source.choose("best")
         state = initialise(key)
         variables, fresh_head = source.transfer(best.step, state.variables, everywhere)
     head = "; the classifier starts fresh, its classes differ" if fresh_head else ""
     console.say(f"weights from step {best.step} of {run.config.init_from}{head}")
     return dataclasses.replace(state, **variables)
+
+
+def open_source(run: Experiment) -> Checkpoints:
+    """The checkpoints that `init_from` names. Raises: UserError if there are none."""
+    try:
+        return Checkpoints(run.config.init_from, must_exist=True)
+    except UserError as error:
+        raise UserError(f"config.init_from: {error}") from None
 
 
 def train(

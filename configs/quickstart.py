@@ -24,9 +24,10 @@ def get_config(variant: str = "classification") -> ConfigDict:
     config.data = ConfigDict({"name": "digit_scenes", "crop": 64, "resize": 64})
     config.data.random_crop = False  # Scenes vary enough, and a mirrored digit is none.
     config.data.flip = False
-    config.batch_size = 50
+    config.batch_size = 25
     config.epochs = 5
-    config.optimizer = ConfigDict({"learning_rate": 0.1, "weight_decay": 1e-3, "warmup_steps": 50})
+    config.log_steps = 40
+    config.optimizer = ConfigDict({"learning_rate": 0.1, "weight_decay": 2e-3, "warmup_steps": 100})
     config.schedule = ConfigDict({"kind": "poly"})
     if variant == "segmentation":
         config.name = "quickstart_segmentation"

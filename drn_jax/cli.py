@@ -61,6 +61,8 @@ def early_value(flag: str, default: str) -> str:
 def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
+    except SystemExit:  # Help was printed, which absl calls a failure.
+        sys.exit(0)
     except Exception as error:  # A configuration file is a program: it may raise anything.
         fail(_explain(error))
         raise
@@ -99,7 +101,7 @@ def _explain(error: Exception) -> str:
         return f"bad configuration: {text}"
     if isinstance(error, UserError | flags.Error):
         return text
-    if isinstance(error, AttributeError | KeyError):
+    if isinstance(error, AttributeError | KeyError) and not text.startswith("module "):
         names = re.findall(r"[\w.]+", text)
         known = re.search(r'Did you mean "([\w.]+)"', text)
         offer = f": did you mean {known[1]!r}?" if known else ""

@@ -48,8 +48,8 @@ def write_report(
     report = Report(
         title=f"{experiment.config.model.name} on {experiment.dataset.name}",
         summary=(
-            f"{_NAMES[primary]} of {scores[primary]:.2%} on {examples:,} validation images "
-            f"that training never saw, at step {step:,}."
+            f"{scores[primary]:.2%} {_NAMES[primary]} on {examples:,} validation images that "
+            f"training never saw, at step {step:,}."
         ),
         scores={_NAMES[name]: scores[name] for name in (primary, *scores) if name in scores},
         facts=_facts(experiment, step),

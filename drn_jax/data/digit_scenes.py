@@ -196,6 +196,7 @@ def load(data_dir: str | None, classes: tuple[str, ...]) -> Dataset:
 
     `classes` names the labels (`DIGITS`) or the mask's values (`MASKS`).
     """
+    tfds.disable_progress_bar()
     builder: Any = DigitScenes(data_dir=data_dir, file_format="array_record")
     builder.download_and_prepare()
     # Bytes come out as they went in: TFDS would decode differently with and without OpenCV.

@@ -51,8 +51,8 @@ def table(name: str, width: float = 1.0, **options: Any) -> tuple[Stage, ...]:
     """The stage table of a network, its channels multiplied by `width`. Raises as `create`."""
     if name not in MODELS:
         raise UserError(f"unknown model {name!r}: {nearest(name, MODELS)}")
-    if width <= 0:
-        raise UserError(f"model width {width} must be above 0")
+    if not 0 < width < float("inf"):
+        raise UserError(f"model width {width} must be a number above 0")
     known = inspect.signature(MODELS[name]).parameters
     for option in options:
         if option not in known:

@@ -119,7 +119,7 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value, running_var.value
         factor = scale * lax.rsqrt(var + self.epsilon)
-        # Centred before it is scaled: x * factor + (bias - mean * factor) loses three digits of the
-        # gradient where both terms are large.
+        # Centred before it is scaled: x * factor + (bias - mean * factor) cancels where the mean is
+        # large against the deviation.
         y = (x32 - mean[None, None, None, :]) * factor[None, None, None, :]
         return (y + bias[None, None, None, :]).astype(self.dtype)

@@ -2,7 +2,7 @@
 
 A network is a tuple of `Stage` rows. `blocks` spells a row out as the convolutions that it stands
 for, and everything that must agree is read from that one expansion: the network itself
-(`drn.DilatedResNet`), its cost (`analysis.cost`), and the parameter names.
+(`resnet.ResidualNetwork`), its cost (`analysis.cost`), and the parameter names.
 """
 
 from collections.abc import Iterator

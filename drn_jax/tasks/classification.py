@@ -70,9 +70,10 @@ def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
 def _rank(logits: jax.Array, label: jax.Array) -> jax.Array:
     """How many classes come before the label when sorted by logit, ties by class number.
 
-    A NaN comes before everything, so that a broken network is never right.
+    A NaN comes before everything, and before a NaN of the label's own all classes and more, so that
+    a broken network is never right.
     """
     own = jnp.take_along_axis(logits, label[:, None], 1)
     index = jnp.arange(logits.shape[1])[None, :]
     before = ~(logits <= own) | ((logits == own) & (index < label[:, None]))
-    return before.sum(1)
+    return jnp.where(jnp.isnan(own[:, 0]), jnp.iinfo(jnp.int32).max, before.sum(1))

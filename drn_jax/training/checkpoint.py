@@ -130,7 +130,7 @@ class Checkpoints:
 
     def meta(self, step: int) -> dict[str, Any]:
         """The JSON that was saved with a step."""
-        meta: Any = self._orbax.checkpointables_metadata(step).custom_metadata
+        meta: Any = self._metadata(step).custom_metadata
         return meta
 
     def restore(self, step: int, abstract: TrainState, sharding: Sharding) -> TrainState:
@@ -177,14 +177,18 @@ class Checkpoints:
                 f"the checkpoint of step {step} in {self.directory} does not fit the model: "
                 f"{differences(_without_head(saved), _without_head(wanted))}"
             )
-        stored = self._orbax.checkpointables_metadata(step).metadata["variables"]
+        stored = self._metadata(step).metadata["variables"]
         loaded = self._load(step, {"variables": stored}, sharding)["variables"]
         if fresh_head:
             loaded["params"]["head"] = variables["params"]["head"]
         return loaded, fresh_head
 
     def _shapes(self, step: int) -> dict[str, tuple[int, ...]]:
-        return shapes(self._orbax.checkpointables_metadata(step).metadata["variables"])
+        return shapes(self._metadata(step).metadata["variables"])
+
+    def _metadata(self, step: int) -> Any:
+        self._orbax.wait()  # The step may be the one that is being written.
+        return self._orbax.checkpointables_metadata(step)
 
     def _load(self, step: int, abstract: Any, sharding: Sharding) -> Any:
         placed = jax.tree.map(

@@ -1,6 +1,7 @@
 """What a run writes down as it goes: `metrics.jsonl`, one flat object a line, and TensorBoard."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,11 +43,13 @@ class Log:
         self._file.close()
         self._board.close()
 
-    def write(self, step: int, row: Mapping[str, Any]) -> None:
-        """One row; every number in it also becomes a TensorBoard scalar."""
-        self._file.write(json.dumps({"step": step, **row}) + "\n")
+    def write(self, step: int, row: Mapping[str, float]) -> None:
+        """One row of what is finite, for JSON knows no other numbers (the speed is NaN until it is
+        known). Every number also becomes a TensorBoard scalar."""
+        finite = {name: value for name, value in row.items() if math.isfinite(value)}
+        self._file.write(json.dumps({"step": step, **finite}) + "\n")
         self._file.flush()
-        for name, value in row.items():
+        for name, value in finite.items():
             self._board.add_scalar(name.replace("_", "/", 1), value, step)
 
 

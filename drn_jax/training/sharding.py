@@ -39,7 +39,7 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Raise UserError unless every device gets the same number of examples, at least one."""
     devices = mesh.shape["data"]
     if batch_size <= 0 or batch_size % devices:
-        fitting = sorted({max(batch_size // devices, 1), batch_size // devices + 1})
+        fitting = sorted({max(batch_size // devices + extra, 1) for extra in (0, 1)})
         offers = " or ".join(str(devices * n) for n in fitting)
         raise UserError(
             f"config.batch_size = {batch_size} can't be split over {devices} devices: use {offers}"

@@ -59,7 +59,7 @@ def make_train_step(
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
-        return new_state, {"loss": loss, "grad_norm": optax.global_norm(gradient)}
+        return new_state, {"loss": loss, "grad_norm": optax.tree.norm(gradient)}
 
     return train_step
 

@@ -1,0 +1,219 @@
+"""Segmentation counts every labelled pixel once, exactly, and nothing else."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from sklearn.metrics import confusion_matrix
+
+from drn_jax.data.dataset import IGNORED
+from drn_jax.tasks.segmentation import Segmentation, class_iou, confusion
+from drn_jax.tasks.upsampling import upsample
+
+CLASSES = 4
+TASK = Segmentation(CLASSES)
+HEIGHT, WIDTH = 13, 20
+
+
+def examples(count=3, seed=0):
+    """Class maps of 2 x 3 cells and masks of 13 x 20 pixels, a tenth of them ignored."""
+    rng = np.random.default_rng(seed)
+    cells = rng.normal(0, 2, (count, 2, 3, CLASSES)).astype(np.float32)
+    mask = rng.integers(0, CLASSES, (count, HEIGHT, WIDTH)).astype(np.uint8)
+    mask[rng.uniform(size=mask.shape) < 0.1] = IGNORED
+    return cells, mask
+
+
+def batch_of(mask, valid=None):
+    return {"mask": mask} if valid is None else {"mask": mask, "valid": valid}
+
+
+def loss(cells, mask, valid=None):
+    return jax.jit(TASK.loss)(None, {"logits_2d": cells}, batch_of(mask, valid))
+
+
+def sums(cells, mask, valid=None):
+    return jax.device_get(jax.jit(TASK.sums)(None, {"logits_2d": cells}, batch_of(mask, valid)))
+
+
+def pixels(cells):
+    full = jax.jit(upsample, static_argnums=1)(cells, 8)
+    return np.asarray(full, np.float64)[:, :HEIGHT, :WIDTH]
+
+
+def slow_losses(cells, mask):
+    """-log softmax of every pixel in float64; 0 where the mask is ignored."""
+    full = pixels(cells)
+    losses = np.zeros(mask.shape)
+    for at in np.ndindex(*mask.shape):
+        if mask[at] != IGNORED:
+            losses[at] = np.log(np.exp(full[at] - full[at][mask[at]]).sum())
+    return losses
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 24), (13, 20), (9, 17)])
+def test_pixel_logits_are_the_upsampled_map_cropped_to_the_image(height, width):
+    cells, _ = examples()
+    for border in ("clamp", "zero"):
+        task = Segmentation(CLASSES, border=border)
+        cropped = jax.jit(task.pixel_logits, static_argnums=(1, 2))(
+            {"logits_2d": cells}, height, width
+        )
+        assert cropped.shape == (3, height, width, CLASSES)
+        full = jax.jit(upsample, static_argnums=(1, 2))(cells, 8, border)
+        np.testing.assert_array_equal(cropped, np.asarray(full)[:, :height, :width])
+
+
+def test_output_stride_is_the_factor_of_upsampling():
+    cells, _ = examples()
+    task = Segmentation(CLASSES, output_stride=4)
+    full = jax.eval_shape(lambda f: task.pixel_logits(f, 99, 99), {"logits_2d": cells})
+    assert full.shape == (3, 8, 12, CLASSES)
+
+
+def test_loss_is_the_mean_over_pixels_that_are_labelled_and_valid():
+    cells, mask = examples()
+    losses = slow_losses(cells, mask)
+    labelled = mask != IGNORED
+    np.testing.assert_allclose(loss(cells, mask), losses.sum() / labelled.sum(), rtol=1e-5)
+    valid = np.array([True, False, True])
+    expected = losses[valid].sum() / labelled[valid].sum()
+    np.testing.assert_allclose(loss(cells, mask, valid), expected, rtol=1e-5)
+
+
+def test_gradient_is_0_at_cells_that_only_ignored_pixels_see():
+    cells, mask = examples(2)
+    mask[0] = IGNORED
+    gradient = np.asarray(jax.grad(loss)(cells, mask))
+    np.testing.assert_array_equal(gradient[0], 0)
+    assert (gradient[1] != 0).all()
+
+
+def test_batch_of_ignored_pixels_has_loss_0_and_gradient_0():
+    cells, mask = examples(2)
+    for masked, valid in ((np.full_like(mask, IGNORED), None), (mask, np.zeros(2, bool))):
+        value, gradient = jax.value_and_grad(loss)(cells, masked, valid)
+        assert value == 0
+        np.testing.assert_array_equal(gradient, 0)
+
+
+def test_confusion_equals_that_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    truth, prediction = rng.integers(0, 5, (2, 3, 11, 17))
+    matrix = confusion(truth, prediction, 5)
+    assert matrix.dtype == jnp.int32
+    expected = confusion_matrix(truth.ravel(), prediction.ravel(), labels=range(5))
+    np.testing.assert_array_equal(matrix, expected)
+
+
+def test_confusion_leaves_out_truth_that_is_no_class():
+    truth = np.array([[[-1, 0, 1, 2, 255]]])
+    matrix = confusion(truth, np.array([[[0, 1, 1, 0, 1]]]), 2)
+    np.testing.assert_array_equal(matrix, [[0, 1], [0, 1]])
+
+
+def test_confusion_is_exact_beyond_the_integers_of_float32():
+    """4097 x 4097 = 2^24 + 8193 is odd, and float32 holds only even numbers there."""
+    same = jnp.zeros((1, 4097, 4097), jnp.int8)
+    np.testing.assert_array_equal(confusion(same, same, 1), [[4097 * 4097]])
+
+
+def test_sums_of_a_batch_are_its_losses_and_its_confusion_matrix():
+    cells, mask = examples()
+    counted = sums(cells, mask)
+    prediction, labelled = pixels(cells).argmax(-1), mask != IGNORED
+    expected = confusion_matrix(mask[labelled], prediction[labelled], labels=range(CLASSES))
+    np.testing.assert_array_equal(counted["confusion"], expected)
+    np.testing.assert_allclose(counted["loss"], slow_losses(cells, mask).sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_sums_do_not_depend_on_how_examples_are_split_and_padded(size):
+    """The padding holds labelled pixels and NaN, neither of which may count."""
+    cells, mask = examples(5)
+    whole = sums(cells, mask)
+    total = dict.fromkeys(whole, 0)
+    for start in range(0, 5, size):
+        count = min(size, 5 - start)
+        part = np.full((size, *cells.shape[1:]), np.nan, np.float32)
+        masks = np.ones((size, *mask.shape[1:]), np.uint8)
+        part[:count] = cells[start : start + count]
+        masks[:count] = mask[start : start + count]
+        for key, value in sums(part, masks, np.arange(size) < count).items():
+            total[key] = total[key] + value
+    np.testing.assert_array_equal(total["confusion"], whole["confusion"])
+    np.testing.assert_allclose(total["loss"], whole["loss"], rtol=1e-5)
+
+
+def slow_iou(truth, prediction, classes):
+    """Intersection over union of the sets of pixels; NaN where both are empty."""
+    scores = []
+    for c in range(classes):
+        true = {at for at in np.ndindex(*truth.shape) if truth[at] == c}
+        said = {at for at in np.ndindex(*truth.shape) if prediction[at] == c}
+        scores.append(len(true & said) / len(true | said) if true | said else np.nan)
+    return scores
+
+
+def test_iou_and_its_mean_equal_those_of_the_sets_of_pixels():
+    """Class 3 is in neither, class 4 in truth alone, class 5 in prediction alone."""
+    rng = np.random.default_rng(0)
+    truth = rng.choice([0, 1, 2, 4], (2, 6, 7))
+    other = rng.choice([0, 1, 2, 5], truth.shape)
+    prediction = np.where(rng.uniform(size=truth.shape) < 0.5, truth % 4, other)
+    matrix = np.asarray(confusion(truth, prediction, 6))
+    expected = slow_iou(truth, prediction, 6)
+    assert np.isnan(expected[3])
+    assert expected[4] == expected[5] == 0
+    np.testing.assert_allclose(class_iou(matrix), expected, rtol=1e-12)
+    scores = Segmentation(6).scores({"loss": np.float32(84), "confusion": matrix})
+    assert scores == pytest.approx(
+        {
+            "loss": 1,
+            "miou": np.mean([x for x in expected if not np.isnan(x)]),
+            "pixel_accuracy": (truth == prediction).mean(),
+        }
+    )
+    assert Segmentation.primary in scores
+
+
+def test_scores_without_a_single_pixel_are_0():
+    cells, mask = examples(1)
+    scores = TASK.scores(sums(cells, np.full_like(mask, IGNORED)))
+    assert set(scores.values()) == {0.0}
+
+
+def test_predicted_mask_is_the_likeliest_class_of_every_pixel():
+    cells, _ = examples()
+    predicted = TASK.predict(None, {"logits_2d": cells}, (HEIGHT, WIDTH))["mask"]
+    assert predicted.dtype == jnp.int32
+    np.testing.assert_array_equal(predicted, pixels(cells).argmax(-1))
+
+
+def test_pixels_over_devices_are_never_gathered():
+    """With the height split over devices, all that is exchanged is halos and totals."""
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec(None, "rows"))
+    whole = NamedSharding(mesh, PartitionSpec())
+    cells = jax.ShapeDtypeStruct((1, 8, 2, CLASSES), jnp.float32)
+    mask = jax.ShapeDtypeStruct((1, 64, 16), jnp.uint8)
+
+    def step(cells, mask):
+        return TASK.sums(None, {"logits_2d": cells}, {"mask": mask}), jax.grad(loss)(cells, mask)
+
+    program = jax.jit(step, in_shardings=(rows, rows), out_shardings=(whole, rows))
+    text = program.lower(cells, mask).compile().as_text()
+    exchanges = set(re.findall(r"all-\w+|collective-\w+|reduce-scatter", text))
+    assert exchanges == {"all-reduce", "collective-permute"}
+
+
+def test_pixels_of_nan_logits_are_never_right():
+    task = Segmentation(3, output_stride=1)
+    features = {"logits_2d": jnp.full((1, 4, 4, 3), jnp.nan)}
+    mask = (jnp.arange(16, dtype=jnp.uint8) % 3).reshape(1, 4, 4)
+    matrix = np.asarray(jax.jit(task.sums)(None, features, {"mask": mask})["confusion"])
+    assert np.trace(matrix) == 0
+    assert matrix.sum() == 16

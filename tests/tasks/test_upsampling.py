@@ -1,0 +1,87 @@
+"""Upsampling is the published transposed convolution, or bilinear resizing, cell for cell."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from drn_jax.tasks import upsampling
+
+upsample = jax.jit(upsampling.upsample, static_argnums=(1, 2))
+MAP = np.random.default_rng(0).normal(size=(2, 3, 5, 2)).astype(np.float32)
+
+
+def transposed_convolution(x, stride):
+    """Each cell scatters the fixed bilinear kernel of fyu/drn: size 2s, stride s, padding s/2."""
+    size, pad = 2 * stride, stride // 2
+    f, c = stride, (2 * stride - 1) / (2 * stride)
+    kernel = 1 - np.abs(np.arange(size) / f - c)
+    n, h, w, channels = x.shape
+    full = np.zeros((n, (h + 1) * stride, (w + 1) * stride, channels))
+    for i, j, u, v in np.ndindex(h, w, size, size):
+        full[:, i * stride + u, j * stride + v] += kernel[u] * kernel[v] * x[:, i, j]
+    return full[:, pad : pad + h * stride, pad : pad + w * stride]
+
+
+def interpolated(x, factor):
+    """Bilinear interpolation between cell centres, the outermost cells going on for ever."""
+    n, h, w, channels = x.shape
+    y = np.zeros((n, h * factor, w * factor, channels))
+
+    def neighbours(pixel, cells):
+        place = (pixel + 0.5) / factor - 0.5
+        low = int(np.floor(place))
+        for cell, weight in ((low, low + 1 - place), (low + 1, place - low)):
+            yield min(max(cell, 0), cells - 1), weight
+
+    for i, j in np.ndindex(h * factor, w * factor):
+        for a, wa in neighbours(i, h):
+            for b, wb in neighbours(j, w):
+                y[:, i, j] += wa * wb * x[:, a, b]
+    return y
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_zero_border_equals_the_published_transposed_convolution(factor):
+    y = upsample(MAP, factor, "zero")
+    np.testing.assert_allclose(y, transposed_convolution(MAP, factor), atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1, 3, 8])
+def test_clamped_border_equals_bilinear_interpolation_between_pixel_centres(factor):
+    y = upsample(MAP, factor, "clamp")
+    np.testing.assert_allclose(y, interpolated(MAP, factor), atol=1e-6)
+
+
+def test_clamped_border_equals_the_bilinear_resize_of_jax():
+    resized = jax.image.resize(MAP, (2, 24, 40, 2), "bilinear")
+    np.testing.assert_allclose(upsample(MAP, 8, "clamp"), resized, atol=1e-5)
+
+
+def test_map_of_one_cell_is_spread_out():
+    one = np.full((1, 1, 1, 1), 3, np.float32)
+    np.testing.assert_array_equal(upsample(one, 4, "clamp"), np.full((1, 4, 4, 1), 3, np.float32))
+
+
+def test_constant_map_stays_constant_when_clamped_and_fades_at_the_edge_otherwise():
+    constant = np.full((1, 3, 4, 1), 2, np.float32)
+    np.testing.assert_array_equal(upsample(constant, 8, "clamp"), 2)
+    faded = np.asarray(upsample(constant, 8, "zero"))[0, :, :, 0]
+    np.testing.assert_array_equal(faded[4:-4, 4:-4], 2)
+    assert faded[0, 16] == 2 * (1 - 3.5 / 8)
+
+
+@pytest.mark.parametrize("border", ["clamp", "zero"])
+def test_rows_over_devices_exchange_only_their_neighbouring_cells(border):
+    """Split along the height, each device needs a halo, and no device needs the whole map."""
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec(None, "rows"))
+    program = jax.jit(lambda x: upsample(x, 8, border), in_shardings=rows, out_shardings=rows)
+    compiled = program.lower(jax.ShapeDtypeStruct((2, 16, 6, 3), jnp.float32)).compile()
+    exchanges = set(re.findall(r"all-\w+|collective-\w+|reduce-scatter", compiled.as_text()))
+    assert exchanges == {"collective-permute"}
+    x = np.random.default_rng(1).normal(size=(2, 16, 6, 3)).astype(np.float32)
+    np.testing.assert_allclose(program(x), upsample(x, 8, border), atol=1e-6)

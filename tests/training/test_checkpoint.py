@@ -1,0 +1,229 @@
+"""Checkpoints come back bit for bit, the right ones are kept, and a misfit is named."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import SingleDeviceSharding
+
+from drn_jax.errors import UserError
+from drn_jax.models.resnet import ResidualNetwork
+from drn_jax.models.stages import Stage
+from drn_jax.training import sharding
+from drn_jax.training.checkpoint import Checkpoints
+
+META = {"config": {"name": "tiny", "crop": [16, 16]}, "classes": ["a", "b", "c"]}
+
+
+@pytest.fixture(scope="module")
+def here():
+    return SingleDeviceSharding(jax.devices()[0])
+
+
+@pytest.fixture(scope="module")
+def scrambled(fresh_state):
+    """A state as after `step` steps: every float, velocity and statistics too, is random."""
+
+    def scramble(step):
+        rng = np.random.default_rng(step)
+
+        def draw(leaf):
+            if leaf.dtype != jnp.float32:
+                return leaf
+            return jnp.asarray(rng.normal(size=leaf.shape).astype(np.float32))
+
+        return jax.tree.map(draw, fresh_state()).replace(step=jnp.asarray(step, jnp.int32))
+
+    return scramble
+
+
+def abstract(tree):
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
+
+
+def assert_same_bits(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    paths = jax.tree_util.tree_leaves_with_path(expected)
+    for leaf, (path, other) in zip(jax.tree.leaves(found), paths, strict=True):
+        name = jax.tree_util.keystr(path)
+        assert leaf.dtype == other.dtype, name
+        assert np.asarray(leaf).tobytes() == np.asarray(other).tobytes(), name
+
+
+def variables_of(network):
+    """Zeros where `network` has parameters and statistics, ones in its classifier."""
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    zeros["params"]["head"] = jax.tree.map(jnp.ones_like, zeros["params"]["head"])
+    return zeros
+
+
+def test_a_state_comes_back_bit_for_bit_with_its_optimiser_and_step(tmp_path, scrambled, here):
+    state = scrambled(7)
+    scores = {"top1": 0.25, "loss": 1.5}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, META, scores, "top1")
+    with Checkpoints(tmp_path) as checkpoints:
+        assert_same_bits(checkpoints.restore(7, abstract(state), here), state)
+        variables = checkpoints.restore_variables(7, abstract(state.variables), here)
+        assert_same_bits(variables, state.variables)
+        assert checkpoints.meta(7) == META
+        latest = checkpoints.latest()
+        assert latest is not None
+        assert latest.scores is not None
+        assert {k: latest.scores[k] for k in scores} == scores
+
+
+def test_a_state_can_be_restored_while_it_is_being_written(tmp_path, scrambled, here):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (1, 2, 3):
+            state = scrambled(step)
+            checkpoints.save(state, META)
+            assert_same_bits(checkpoints.restore(step, abstract(state), here), state)
+            checkpoints.save(scrambled(10 * step), META)
+            assert checkpoints.meta(10 * step) == META
+
+
+def test_a_checkpoint_holds_the_state_as_it_was_though_the_next_step_consumes_it(
+    tmp_path, scrambled, here
+):
+    consume = jax.jit(lambda s: jax.tree.map(lambda a: a + 1, s), donate_argnums=0)
+    state, expected = scrambled(1), scrambled(1)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, META)
+        for _ in range(3):
+            state = consume(state)
+        assert_same_bits(checkpoints.restore(1, abstract(expected), here), expected)
+
+
+def test_the_best_and_the_newest_are_kept_and_no_other(tmp_path, scrambled):
+    def steps():
+        return [c.step for c in checkpoints.saved()]
+
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() is None
+        assert checkpoints.best() is None
+        kept = []
+        for step, score in enumerate([0.1, 0.5, 0.3, None], start=1):
+            scores = None if score is None else {"top1": score}
+            checkpoints.save(scrambled(step), META, scores, "top1")
+            kept.append(steps())
+        assert kept == [[1], [2], [2, 3], [2, 4]]
+        assert checkpoints.choose("best").step == 2
+        assert checkpoints.choose("latest").step == 4
+        assert checkpoints.choose("2").step == 2
+        with pytest.raises(UserError, match=r"no checkpoint '3' in .* one of 2, 4$"):
+            checkpoints.choose("3")
+
+
+def test_the_best_is_the_latest_of_equals(tmp_path, scrambled):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step, score in ((1, 0.5), (2, 0.5), (3, 0.4)):
+            checkpoints.save(scrambled(step), META, {"top1": score}, "top1")
+        assert [c.step for c in checkpoints.saved()] == [2, 3]
+        assert checkpoints.choose("best").step == 2
+
+
+def test_the_primary_score_ranks_whatever_the_others_are(tmp_path, scrambled):
+    with Checkpoints(tmp_path) as checkpoints:
+        for step, top1, loss in ((1, 0.9, 1.0), (2, 0.5, 9.0)):
+            checkpoints.save(scrambled(step), META, {"loss": loss, "top1": top1}, "top1")
+        assert checkpoints.choose("best").step == 1
+
+
+def test_a_step_saved_without_scores_receives_them_later_and_never_loses_them(tmp_path, scrambled):
+    with Checkpoints(tmp_path) as checkpoints:
+        for scores in (None, {"top1": 0.5}, None):
+            checkpoints.save(scrambled(3), META, scores, "top1")
+        (only,) = checkpoints.saved()
+        assert (only.step, only.rank) == (3, 0.5)
+
+
+def test_another_class_count_is_refused_naming_both_shapes(tmp_path, scrambled, model, here):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(scrambled(1), META)
+        with pytest.raises(UserError) as caught:
+            checkpoints.restore_variables(1, abstract(variables_of(model(5))), here)
+    message = str(caught.value)
+    assert "step 1" in message
+    assert str(tmp_path) in message
+    assert "- params/head/kernel (1, 1, 8, 3), + params/head/kernel (1, 1, 8, 5)" in message
+    assert "stem" not in message
+    assert "\n" not in message
+
+
+def test_transfer_to_another_class_count_keeps_the_fresh_head_and_takes_the_rest(
+    tmp_path, scrambled, model, here
+):
+    state, wanted = scrambled(1), variables_of(model(5))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, META)
+        found, fresh_head = checkpoints.transfer(1, wanted, here)
+    assert fresh_head
+    assert_same_bits(found["params"]["head"], wanted["params"]["head"])
+    for part in ("stem", "level1"):
+        assert_same_bits(found["params"][part], state.params[part])
+    assert_same_bits(found["batch_stats"], state.batch_stats)
+
+
+def test_transfer_to_the_same_classes_takes_the_head_too(tmp_path, scrambled, model, here):
+    state = scrambled(1)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, META)
+        found, fresh_head = checkpoints.transfer(1, variables_of(model()), here)
+    assert not fresh_head
+    assert_same_bits(found, state.variables)
+
+
+def test_transfer_into_another_network_is_refused_naming_what_differs(tmp_path, scrambled, here):
+    wider = ResidualNetwork((Stage("stem", "conv", 9, kernel=3, stride=2),), num_classes=5)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(scrambled(1), META)
+        with pytest.raises(UserError) as caught:
+            checkpoints.transfer(1, variables_of(wider), here)
+    message = str(caught.value)
+    assert "- batch_stats/level1/block1/norm1/mean (8,)" in message
+    assert "more (- checkpoint, + model)" in message
+    assert "head" not in message
+
+
+def test_a_folder_without_checkpoints_is_refused_where_one_must_exist(tmp_path, scrambled):
+    with pytest.raises(UserError, match=f"no checkpoints in {tmp_path / 'runs'}: is it"):
+        Checkpoints(tmp_path / "runs", must_exist=True)
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match="no complete checkpoint in"):
+        Checkpoints(tmp_path / "empty", must_exist=True)
+    with Checkpoints(tmp_path / "full") as checkpoints:
+        checkpoints.save(scrambled(1), META)
+    with Checkpoints(tmp_path / "full", must_exist=True) as checkpoints:
+        assert checkpoints.choose("best").step == 1
+
+
+def test_a_checkpoint_of_one_device_restores_onto_eight(tmp_path, scrambled):
+    state = scrambled(1)
+    assert {len(leaf.devices()) for leaf in jax.tree.leaves(state)} == {1}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, META)
+        everywhere = sharding.replicated(sharding.make_mesh())
+        found = checkpoints.restore(1, abstract(state), everywhere)
+    assert {leaf.sharding for leaf in jax.tree.leaves(found)} == {everywhere}
+    assert {len(leaf.devices()) for leaf in jax.tree.leaves(found)} == {8}
+    assert_same_bits(found, state)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_write_that_was_killed_is_ignored_and_can_be_repeated(tmp_path, scrambled, here):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(scrambled(1), META)
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(folder / "1", folder / "2.orbax-checkpoint-tmp")
+    shutil.rmtree(next(p for p in (folder / "2.orbax-checkpoint-tmp").iterdir() if p.is_dir()))
+    state = scrambled(2)
+    with Checkpoints(tmp_path, must_exist=True) as checkpoints:
+        assert [c.step for c in checkpoints.saved()] == [1]
+        checkpoints.save(state, META)
+        assert checkpoints.choose("latest").step == 2
+        assert_same_bits(checkpoints.restore(2, abstract(state), here), state)
