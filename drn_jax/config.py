@@ -26,6 +26,10 @@ class Model:
     """Factor on every channel count but the classifier's."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters and batch statistics stay float32."""
+    output_stride: int = 0
+    """32, 16, 8 or 4 for DRN-A; 0: the network's own."""
+    variant: Literal["", "paper", "published_code"] = ""
+    """DRN-A's rule of conversion, see `drn.drn_a`; "": the paper's."""
     running_variance: Literal["biased", "unbiased"] = "biased"
     """Fed to batch norm's running average: Flax's estimate or PyTorch's."""
 

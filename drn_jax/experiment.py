@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from drn_jax import data, models
-from drn_jax.config import ClassificationData, Config, SegmentationData
+from drn_jax.config import ClassificationData, Config, Model, SegmentationData
 from drn_jax.data import loader, transforms
 from drn_jax.data.dataset import Dataset, Example
 from drn_jax.errors import UserError
@@ -76,7 +77,8 @@ def build(config: Config) -> Experiment:
     Raises: UserError for whatever the configuration asks that can't be.
     """
     crop = _crop(config.data)
-    stride = output_stride(models.table(config.model.name, config.model.width))
+    family = _family_options(config.model)
+    stride = output_stride(models.table(config.model.name, config.model.width, **family))
     if min(crop) < stride:
         raise UserError(
             f"config.data.crop = {config.data.crop}: {config.model.name} needs at least {stride} "
@@ -95,12 +97,19 @@ def build(config: Config) -> Experiment:
         width=config.model.width,
         dtype=jnp.dtype(config.model.dtype),
         running_variance=config.model.running_variance,
+        **family,
     )
     if isinstance(config.data, SegmentationData):
         task, label = Segmentation(classes, stride, config.data.border), "mask"
     else:
         task, label = Classification(classes), "label"
     return Experiment(config, dataset, task, model, crop, ("image", label))
+
+
+def _family_options(model: Model) -> dict[str, Any]:
+    """The options that only some networks have, where they are set."""
+    options = {"output_stride": model.output_stride, "variant": model.variant}
+    return {name: value for name, value in options.items() if value}
 
 
 def _crop(settings: ClassificationData | SegmentationData) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from drn_jax import models
 from drn_jax.convert.names import HEAD, UPSAMPLING, Layout, has_linear_head, units
 from drn_jax.errors import UserError
 from drn_jax.models.stages import Stage
-from drn_jax.training.checkpoint import differences
+from drn_jax.trees import differences
 
 Source = Mapping[str, Any] | str | os.PathLike[str]
 Variables = dict[str, Any]
@@ -49,7 +49,7 @@ def load(name: str, source: Source, width: float = 1.0) -> Variables:
     stages = models.table(name, width)
     where = "the mapping" if isinstance(source, Mapping) else os.fspath(source)
     state = _arrays(source if isinstance(source, Mapping) else read(source), where)
-    layout = _layout(state)
+    layout = layout_of(state)
     classes = _head_classes(state, layout)
     rules = list(_rules(stages, layout, classes))
     for norm in {rule.theirs.rpartition(".")[0] for rule in rules}:
@@ -100,6 +100,14 @@ def dump(
     if layout == "fyu_segment":
         state[UPSAMPLING] = bilinear_kernel(num_classes(variables))
     return state
+
+
+def layout_of(state: Mapping[str, Any]) -> Layout:
+    """Whose names a state dictionary uses, judged by their first parts."""
+    first = {str(name).removeprefix("module.").split(".")[0] for name in state}
+    if "base" in first:
+        return "fyu_segment"
+    return "pytorchcv" if "features" in first else "fyu"
 
 
 def num_classes(variables: Mapping[str, Any]) -> int:
@@ -202,12 +210,6 @@ def _arrays(source: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
             array = array.astype(np.float32, copy=False)
         arrays[str(name).removeprefix("module.")] = array
     return arrays
-
-
-def _layout(state: Mapping[str, np.ndarray]) -> Layout:
-    if any(name.startswith("base.") for name in state):
-        return "fyu_segment"
-    return "pytorchcv" if any(name.startswith("features.") for name in state) else "fyu"
 
 
 def _head_classes(state: Mapping[str, np.ndarray], layout: Layout) -> int:

@@ -16,6 +16,7 @@ from orbax.checkpoint import v1 as ocp
 
 from drn_jax.errors import UserError
 from drn_jax.training.state import TrainState
+from drn_jax.trees import Shapes, differences, shapes
 
 _policies = ocp.training.preservation_policies
 
@@ -99,6 +100,12 @@ class Checkpoints:
             custom_metadata=dict(meta),
         )
 
+    def save_weights(self, variables: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+        """Write variables alone, as step 0: to evaluate, or for another run's `init_from`."""
+        self._orbax.save_checkpointables(
+            0, {"variables": dict(variables)}, force=True, custom_metadata=dict(meta)
+        )
+
     def saved(self) -> list[Saved]:
         """Every complete checkpoint, by step."""
         self._orbax.wait()
@@ -139,6 +146,11 @@ class Checkpoints:
         Raises: UserError if names or shapes of the model differ from `abstract`, naming those.
         """
         variables = self.restore_variables(step, abstract.variables, sharding)
+        if "progress" not in self._metadata(step).metadata:
+            raise UserError(
+                f"{self.directory} holds weights alone, no run to go on with: name its folder in "
+                "--config.init_from and give another --workdir"
+            )
         progress = {"step": abstract.step, "opt_state": abstract.opt_state}
         loaded = self._load(step, {"progress": progress}, sharding)["progress"]
         return TrainState(
@@ -146,19 +158,22 @@ class Checkpoints:
             params=variables["params"],
             batch_stats=variables["batch_stats"],
             opt_state=loaded["opt_state"],
+            unused=variables.get("unused", {}),
         )
 
     def restore_variables(
         self, step: int, abstract: Mapping[str, Any], sharding: Sharding
     ) -> dict[str, Any]:
-        """What `model.apply` takes, without the optimiser's state. Raises as `restore`."""
-        saved, wanted = self._shapes(step), shapes(abstract)
-        if saved != wanted:
-            raise UserError(
-                f"the checkpoint of step {step} in {self.directory} does not fit the model: "
-                f"{differences(saved, wanted)}"
-            )
-        return self._load(step, {"variables": abstract}, sharding)["variables"]
+        """What `model.apply` takes, without the optimiser's state; and `unused`, where converted
+        weights brought it. Raises as `restore`."""
+        stored = self._metadata(step).metadata["variables"]
+        self._check(step, shapes(_network(stored)), shapes(_network(abstract)))
+        return self.all_variables(step, sharding)
+
+    def all_variables(self, step: int, sharding: Sharding) -> dict[str, Any]:
+        """The variables of a step, whatever the network."""
+        stored = self._metadata(step).metadata["variables"]
+        return self._load(step, {"variables": stored}, sharding)["variables"]
 
     def transfer(
         self, step: int, variables: dict[str, Any], sharding: Sharding
@@ -170,21 +185,21 @@ class Checkpoints:
         Returns: the variables, and whether the classifier stayed as it was.
         Raises: UserError if anything but the classifier differs, naming what does.
         """
-        saved, wanted = self._shapes(step), shapes(variables)
-        fresh_head = saved != wanted
-        if fresh_head and _without_head(saved) != _without_head(wanted):
-            raise UserError(
-                f"the checkpoint of step {step} in {self.directory} does not fit the model: "
-                f"{differences(_without_head(saved), _without_head(wanted))}"
-            )
         stored = self._metadata(step).metadata["variables"]
-        loaded = self._load(step, {"variables": stored}, sharding)["variables"]
+        saved, wanted = shapes(_network(stored)), shapes(_network(variables))
+        fresh_head = saved != wanted
+        self._check(step, _without_head(saved), _without_head(wanted))
+        loaded = self.all_variables(step, sharding)
         if fresh_head:
             loaded["params"]["head"] = variables["params"]["head"]
         return loaded, fresh_head
 
-    def _shapes(self, step: int) -> dict[str, tuple[int, ...]]:
-        return shapes(self._metadata(step).metadata["variables"])
+    def _check(self, step: int, saved: Shapes, wanted: Shapes) -> None:
+        if saved != wanted:
+            raise UserError(
+                f"the checkpoint of step {step} in {self.directory} does not fit the model: "
+                f"{differences(saved, wanted)}"
+            )
 
     def _metadata(self, step: int) -> Any:
         self._orbax.wait()  # The step may be the one that is being written.
@@ -197,24 +212,10 @@ class Checkpoints:
         return self._orbax.load_checkpointables(step, placed)
 
 
-def _without_head(named: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def _network(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model itself has, of all that a checkpoint may carry."""
+    return {"params": variables["params"], "batch_stats": variables["batch_stats"]}
+
+
+def _without_head(named: Shapes) -> Shapes:
     return {name: shape for name, shape in named.items() if not name.startswith("params/head/")}
-
-
-def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Shape of every array of a pytree, by a name such as `params/head/kernel`."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(p, simple=True, separator="/"): tuple(a.shape) for p, a in leaves}
-
-
-def differences(
-    saved: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], most: int = 6
-) -> str:
-    """What differs, in words: `- name (shape)` only saved, `+ name (shape)` only wanted."""
-    found = []
-    for name in sorted({*saved, *wanted}):
-        if saved.get(name) != wanted.get(name):
-            found += [f"- {name} {saved[name]}"] if name in saved else []
-            found += [f"+ {name} {wanted[name]}"] if name in wanted else []
-    more = f", and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(found[:most]) + more + " (- checkpoint, + model)"

@@ -17,11 +17,14 @@ class TrainState:
     params: Any
     batch_stats: Any
     opt_state: optax.OptState
+    unused: Any = flax.struct.field(default_factory=dict)
+    """What converted weights carry besides, to be written back as it came: `convert.torch`."""
 
     @property
     def variables(self) -> dict[str, Any]:
         """What `model.apply` takes."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        carried = {"unused": self.unused} if self.unused else {}
+        return {"params": self.params, "batch_stats": self.batch_stats, **carried}
 
 
 def init(

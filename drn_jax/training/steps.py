@@ -58,6 +58,7 @@ def make_train_step(
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,
             opt_state=opt_state,
+            unused=state.unused,
         )
         return new_state, {"loss": loss, "grad_norm": optax.tree.norm(gradient)}
 
