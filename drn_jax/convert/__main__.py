@@ -54,7 +54,7 @@ def torch_to_checkpoint(arguments: argparse.Namespace) -> None:
     if out.exists() and any(out.iterdir()):
         raise UserError(f"--out={out} is not empty: name a new directory")
     state = rules.read(arguments.file)
-    variables = rules.load(arguments.model, state)
+    variables = rules.load(arguments.model, state, where=arguments.file)
     classes = rules.num_classes(variables)
     layout = rules.layout_of(state)
     settings = _config(arguments.model, arguments.variant, layout, classes)

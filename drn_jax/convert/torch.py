@@ -7,6 +7,7 @@ filled, every shape fits; anything else is an error that lists what differs. A f
 
 import os
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ TRACKED = "num_batches_tracked"
 """PyTorch's step counter of a batch norm; of no use with a fixed momentum, so written as 0."""
 
 
-def load(name: str, source: Source, width: float = 1.0) -> Variables:
+def load(name: str, source: Source, width: float = 1.0, where: str = "") -> Variables:
     """The variables of the network `name`, from the weights of a published one.
 
     Args:
@@ -39,6 +40,7 @@ def load(name: str, source: Source, width: float = 1.0) -> Variables:
         `.pth.tar` file of one: fyu/drn's classifiers and segmentation networks, torchvision's
         ResNets, pytorchcv's DRNs; names may start with the `module.` of DataParallel.
       width: of the network, where it is not the published one.
+      where: what errors call the source; by default its path, or "the mapping".
 
     Returns: `params` and `batch_stats`, NumPy float32, which `models.create(name, num_classes)`
       takes with the source's number of classes (`num_classes(variables)`); for DRN-C-58 also
@@ -47,7 +49,7 @@ def load(name: str, source: Source, width: float = 1.0) -> Variables:
       differs.
     """
     stages = models.table(name, width)
-    where = "the mapping" if isinstance(source, Mapping) else os.fspath(source)
+    where = where or ("the mapping" if isinstance(source, Mapping) else os.fspath(source))
     state = _arrays(source if isinstance(source, Mapping) else read(source), where)
     layout = layout_of(state)
     classes = _head_classes(state, layout)
@@ -127,7 +129,9 @@ def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     if not os.path.isfile(path):
         raise UserError(f"{path}: no such file")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # What matters of a strange file is said below.
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{path}: refused, because it is no PyTorch file of tensors alone: it is damaged, or "
@@ -147,7 +151,7 @@ def write(path: str | os.PathLike[str], state: Mapping[str, np.ndarray]) -> None
     """Write a state dictionary as a file for `torch.load`; whole or not at all."""
     torch = _pytorch()
     draft = f"{os.fspath(path)}.tmp"
-    torch.save({name: torch.from_numpy(array) for name, array in state.items()}, draft)
+    torch.save({name: torch.tensor(array) for name, array in state.items()}, draft)
     os.replace(draft, path)
 
 
