@@ -78,8 +78,14 @@ class DilatedConv(nn.Module):
         return y
 
 
+def at_least_float32(dtype: Any) -> Any:
+    """The dtype for what must not be computed in less: statistics and classifiers."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
 class BatchNorm(nn.Module):
-    """Batch norm over N, H and W with float32 statistics and parameters, whatever the `dtype`.
+    """Batch norm over N, H and W with float32 statistics and parameters, whatever the `dtype`
+    (float64 computes in float64 and stores in float32).
 
     The batch is the whole one: under `jit` with a sharded batch the means are taken across all
     devices. The variance is the mean of squared differences; the faster E[x^2] - E[x]^2 loses
@@ -104,7 +110,7 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
-        x32 = x.astype(jnp.float32)
+        x32 = x.astype(at_least_float32(self.dtype))
         if train:
             mean = x32.mean((0, 1, 2))
             var = jnp.square(x32 - mean[None, None, None, :]).mean((0, 1, 2))
@@ -114,8 +120,9 @@ class BatchNorm(nn.Module):
                 if self.running_variance == "unbiased":
                     spread = var * (count / max(count - 1, 1))
                 keep = self.momentum
-                running_mean.value = keep * running_mean.value + (1 - keep) * mean
-                running_var.value = keep * running_var.value + (1 - keep) * spread
+                for running, batch in ((running_mean, mean), (running_var, spread)):
+                    average = keep * running.value + (1 - keep) * batch
+                    running.value = average.astype(jnp.float32)
         else:
             mean, var = running_mean.value, running_var.value
         factor = scale * lax.rsqrt(var + self.epsilon)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from drn_jax.models import stages as tables
-from drn_jax.models.layers import BatchNorm, DilatedConv, max_pool
+from drn_jax.models.layers import BatchNorm, DilatedConv, at_least_float32, max_pool
 
 
 class ResidualBlock(nn.Module):
@@ -68,7 +68,8 @@ class ResidualNetwork(nn.Module):
       stages: the table, widths already scaled.
       num_classes: outputs of the 1x1 classifier.
       running_variance: see `layers.BatchNorm`.
-      dtype: of the computation. Parameters, batch statistics and the classifier are float32.
+      dtype: of the computation. Parameters and batch statistics are float32; the classifier
+        computes in no less.
     """
 
     stages: tuple[tables.Stage, ...]
@@ -97,7 +98,8 @@ class ResidualNetwork(nn.Module):
         for stage in self.stages:
             x = Level(stage, conv, norm, name=stage.name)(x, train)
             features[stage.name] = x
-        head = DilatedConv(self.num_classes, kernel=1, use_bias=True, name="head")
-        pooled = x.mean((1, 2), keepdims=True, dtype=jnp.float32)
+        exact = at_least_float32(self.dtype)
+        head = DilatedConv(self.num_classes, kernel=1, use_bias=True, dtype=exact, name="head")
+        pooled = x.mean((1, 2), keepdims=True, dtype=exact)
         features["logits_2d"] = head(x)
         return head(pooled)[:, 0, 0, :], features

@@ -63,7 +63,7 @@ class Classification:
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
     """-log softmax(logits)[label] in nats; `logits` [..., classes], `label` int [...]."""
-    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    log_p = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
     return -jnp.take_along_axis(log_p, label[..., None], -1)[..., 0]
 
 
