@@ -1,7 +1,7 @@
 """Draw docs/quickstart.png from the two quickstart runs.
 
-    python train.py && python train.py --config=quickstart:segmentation
-    python docs/quickstart_picture.py
+python train.py && python train.py --config=quickstart:segmentation
+python docs/quickstart_picture.py
 """
 
 from pathlib import Path
