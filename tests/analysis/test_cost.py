@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from drn_jax.analysis.cost import of_stages
-from drn_jax.models import MODELS, create
+from drn_jax.models import MODELS, create, table
 from drn_jax.models.resnet import ResidualNetwork
 from drn_jax.models.stages import Stage, scale_width
 
@@ -40,7 +40,7 @@ def image(height, width):
     return jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
 
 
-@pytest.mark.parametrize("stages", [*MODELS.values(), RESNET], ids=[*MODELS, "resnet"])
+@pytest.mark.parametrize("stages", [*map(table, MODELS), RESNET], ids=[*MODELS, "resnet"])
 def test_parameters_of_every_row_are_those_of_the_network(stages):
     params = variable_shapes(stages)["params"]
     rows = of_stages(stages, 1000, 64, 64, pooled=True)
@@ -51,7 +51,7 @@ def test_parameters_of_every_row_are_those_of_the_network(stages):
     assert sum(row.parameters for row in rows) == sum(x.size for x in jax.tree.leaves(params))
 
 
-@pytest.mark.parametrize("stages", [*MODELS.values(), RESNET], ids=[*MODELS, "resnet"])
+@pytest.mark.parametrize("stages", [*map(table, MODELS), RESNET], ids=[*MODELS, "resnet"])
 def test_sizes_of_every_row_are_those_of_its_feature_map(stages):
     _, features = jax.eval_shape(
         ResidualNetwork(stages).apply, variable_shapes(stages), image(45, 62)
@@ -62,14 +62,10 @@ def test_sizes_of_every_row_are_those_of_its_feature_map(stages):
     assert sizes == {name: feature.shape for name, feature in features.items()}
 
 
-def test_every_model_is_in_the_table_of_multiply_adds():
-    assert set(MODELS) == set(MULTIPLY_ADDS)
-
-
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MULTIPLY_ADDS)
 def test_multiply_adds_are_the_published_ones_less_batch_norm(name):
     """Half a percent at most, and below: batch norm and ReLU are what is left out."""
-    total = sum(row.multiply_adds for row in of_stages(MODELS[name], 1000, 224, 224, pooled=True))
+    total = sum(row.multiply_adds for row in of_stages(table(name), 1000, 224, 224, pooled=True))
     assert 0.995 * MULTIPLY_ADDS[name] < total < MULTIPLY_ADDS[name]
 
 
@@ -103,7 +99,7 @@ def test_multiply_adds_are_half_the_flops_of_the_compiled_program(name):
 
     The image is large so that the padding is a small share; nothing runs.
     """
-    stages = scale_width(MODELS[name], 0.5)
+    stages = scale_width(table(name), 0.5)
     model = create(name, width=0.5)
     program = jax.jit(lambda variables, images: model.apply(variables, images)[0])
     compiled = program.lower(variable_shapes(stages), image(896, 832)).compile()

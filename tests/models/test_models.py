@@ -9,19 +9,32 @@ import numpy as np
 import pytest
 
 from drn_jax.errors import UserError
-from drn_jax.models import MODELS, create
+from drn_jax.models import MODELS, create, table
 from drn_jax.models.resnet import ResidualNetwork
-from drn_jax.models.stages import Conv, Stage, blocks
+from drn_jax.models.stages import Conv, Stage, blocks, output_stride
 
 PARAMETERS = {
+    "resnet_18": 11_689_512,
+    "resnet_34": 21_797_672,
+    "resnet_50": 25_557_032,
+    "resnet_101": 44_549_160,
+    "resnet_152": 60_192_808,
+    "drn_a_18": 11_689_512,
+    "drn_a_34": 21_797_672,
+    "drn_a_50": 25_557_032,
+    "drn_b_26": 21_126_584,
     "drn_c_26": 21_126_584,
     "drn_c_42": 31_234_744,
     # The published checkpoint has 1,049,600 more: a projection that is computed and never added.
     "drn_c_58": 40_542_008,
     "drn_d_22": 16_393_752,
+    "drn_d_24": 21_114_392,
     "drn_d_38": 26_501_912,
+    "drn_d_40": 31_222_552,
     "drn_d_54": 35_809_176,
+    "drn_d_56": 40_529_816,
     "drn_d_105": 54_801_304,
+    "drn_d_107": 59_521_944,
 }
 
 RECEPTIVE_FIELDS = {
@@ -54,7 +67,7 @@ def test_model_has_its_exact_published_number_of_parameters(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_parameters_are_those_of_the_table_under_its_names(name):
     expected, channels = {}, 3
-    for stage in MODELS[name]:
+    for stage in table(name):
         for block in blocks(stage, channels):
             convs = [*block.path]
             if isinstance(block.shortcut, Conv):
@@ -77,12 +90,13 @@ def test_no_parameter_is_named_by_automatic_numbering(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_class_map_has_a_cell_for_every_8_pixels_begun(name):
+def test_class_map_has_a_cell_for_every_output_stride_begun(name):
     images = jax.ShapeDtypeStruct((2, 45, 40, 3), jnp.float32)
     logits, features = jax.eval_shape(create(name).apply, variable_shapes(name), images)
     assert logits.shape == (2, 1000)
-    assert features["logits_2d"].shape == (2, 6, 5, 1000)
-    assert set(features) == {*(stage.name for stage in MODELS[name]), "logits_2d"}
+    stride = output_stride(table(name))
+    assert features["logits_2d"].shape == (2, -(-45 // stride), -(-40 // stride), 1000)
+    assert set(features) == {*(stage.name for stage in table(name)), "logits_2d"}
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 8), (9, 16), (17, 25)])

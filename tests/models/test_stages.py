@@ -3,47 +3,13 @@
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drn_jax.models import MODELS
+from drn_jax.errors import UserError
+from drn_jax.models import MODELS, drn, table
 from drn_jax.models.resnet import ResidualNetwork
 from drn_jax.models.stages import Block, Conv, Stage, blocks, output_stride, scale_width
-
-
-def resnet(kind, counts):
-    """He et al. 2016, with the stride of a bottleneck on its 3x3 convolution."""
-    return (
-        Stage("stem", "conv", 64, kernel=7, stride=2),
-        Stage("pool", "max_pool", 64, stride=2),
-        Stage("group2", kind, 64, counts[0]),
-        Stage("group3", kind, 128, counts[1], stride=2),
-        Stage("group4", kind, 256, counts[2], stride=2),
-        Stage("group5", kind, 512, counts[3], stride=2),
-    )
-
-
-def drn_a(kind, counts):
-    """The conversion of the DRN paper, Fig. 1: dilation takes the place of the last two strides."""
-    *kept, group4, group5 = resnet(kind, counts)
-    return (
-        *kept,
-        replace(group4, stride=1, dilation=2, first_dilation=(1, 2)),
-        replace(group5, stride=1, dilation=4, first_dilation=(2, 4)),
-    )
-
-
-def drn_b_26():
-    """DRN-C-26 whose levels 7 and 8 are residual (DRN paper, Fig. 5)."""
-    *levels, level7, level8 = MODELS["drn_c_26"]
-    return (*levels, replace(level7, residual=True), replace(level8, residual=True))
-
-
-def parameter_count(stages):
-    network = ResidualNetwork(stages)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
 
 
 def test_basic_row_strides_and_projects_in_its_first_block_alone():
@@ -127,53 +93,67 @@ def test_padding_keeps_the_size_at_stride_1(kernel, dilation, padding):
     assert 2 * padding == dilation * (kernel - 1)
 
 
-@pytest.mark.parametrize(
-    ("stages", "count"),
-    [
-        (resnet("basic", (2, 2, 2, 2)), 11_689_512),
-        (drn_a("basic", (2, 2, 2, 2)), 11_689_512),
-        (resnet("basic", (3, 4, 6, 3)), 21_797_672),
-        (resnet("bottleneck", (3, 4, 6, 3)), 25_557_032),
-        (drn_a("bottleneck", (3, 4, 6, 3)), 25_557_032),
-        (resnet("bottleneck", (3, 4, 23, 3)), 44_549_160),
-        (drn_b_26(), 21_126_584),
-    ],
-    ids=["resnet_18", "drn_a_18", "resnet_34", "resnet_50", "drn_a_50", "resnet_101", "drn_b_26"],
-)
-def test_table_holds_the_other_families_with_their_published_parameter_counts(stages, count):
-    assert parameter_count(stages) == count
-
-
+@pytest.mark.parametrize("output_stride", [16, 8, 4])
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
-def test_conversion_to_drn_a_keeps_the_function_at_every_fourth_cell(kind, variables_of):
-    """Same parameters, four times the resolution: the strided map is a subset of the dilated."""
+def test_conversion_to_drn_a_keeps_the_function_at_the_cells_of_the_resnet(
+    kind, output_stride, variables_of
+):
+    """Same parameters, more cells: the strided map is a subset of the dilated."""
     images = np.random.default_rng(0).normal(size=(1, 65, 50, 3)).astype(np.float32)
-    maps = {}
-    for name, family in (("strided", resnet), ("dilated", drn_a)):
-        network = ResidualNetwork(scale_width(family(kind, (2, 2, 2, 2)), 1 / 16), num_classes=3)
+    counts = (2, 2, 2, 2)
+    families = (drn.resnet(kind, counts), drn.drn_a(kind, counts, output_stride=output_stride))
+    maps = []
+    for stages in families:
+        network = ResidualNetwork(scale_width(stages, 1 / 16), num_classes=3)
         variables = variables_of(network, images)
-        maps[name] = np.asarray(jax.jit(network.apply)(variables, images)[1]["group5"])
-    assert maps["strided"].shape[1:3] == (3, 2)
-    assert maps["dilated"].shape[1:3] == (9, 7)
-    error = np.abs(maps["dilated"][:, ::4, ::4] - maps["strided"]).max()
-    assert error <= 1e-6 * np.abs(maps["strided"]).max()
+        maps.append(np.asarray(jax.jit(network.apply)(variables, images)[1]["level5"]))
+    strided, dilated = maps
+    step = 32 // output_stride
+    assert strided.shape[1:3] == (3, 2)
+    assert dilated.shape[1:3] == (-(-65 // output_stride), -(-50 // output_stride))
+    error = np.abs(dilated[:, ::step, ::step] - strided).max()
+    assert error <= 1e-6 * np.abs(strided).max()
+
+
+def test_drn_a_of_output_stride_32_is_the_resnet():
+    for name, same in (("drn_a_18", "resnet_18"), ("drn_a_50", "resnet_50")):
+        assert table(name, output_stride=32) == table(same)
+
+
+def test_first_dilations_of_drn_a_are_those_of_the_papers_figure_or_of_the_published_code():
+    paper, code = table("drn_a_18"), table("drn_a_18", variant="published_code")
+    assert [(s.dilation, s.first_dilation) for s in paper[-2:]] == [(2, (1, 2)), (4, (2, 4))]
+    assert [(s.dilation, s.first_dilation) for s in code[-2:]] == [(2, (1, 1)), (4, (1, 1))]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"output_stride": 12}, "output_stride 12 is none of"),
+        ({"variant": "papr"}, "no variant 'papr'"),
+        ({"outputstride": 8}, "did you mean output_stride"),
+    ],
+)
+def test_an_option_that_drn_a_has_not_is_refused(option, message):
+    with pytest.raises(UserError, match=message):
+        table("drn_a_18", **option)
 
 
 def test_width_scales_channels_and_nothing_else():
-    narrow = scale_width(MODELS["drn_c_58"], 0.3)
+    narrow = scale_width(table("drn_c_58"), 0.3)
     assert [s.channels for s in narrow] == [5, 5, 10, 19, 38, 77, 154, 154, 154]
     assert [replace(s, channels=0) for s in narrow] == [
-        replace(s, channels=0) for s in MODELS["drn_c_58"]
+        replace(s, channels=0) for s in table("drn_c_58")
     ]
-    assert scale_width(MODELS["drn_c_58"], 1.0) == MODELS["drn_c_58"]
+    assert scale_width(table("drn_c_58"), 1.0) == table("drn_c_58")
 
 
 def test_width_leaves_at_least_one_channel():
-    assert {s.channels for s in scale_width(MODELS["drn_d_22"], 1e-6)} == {1}
+    assert {s.channels for s in scale_width(table("drn_d_22"), 1e-6)} == {1}
 
 
 def test_output_stride_counts_every_row_with_its_pools():
-    assert {output_stride(stages) for stages in MODELS.values()} == {8}
-    assert output_stride(resnet("basic", (2, 2, 2, 2))) == 32
-    assert output_stride(drn_a("basic", (2, 2, 2, 2))) == 8
+    strides = {name: output_stride(table(name)) for name in MODELS}
+    assert {stride for name, stride in strides.items() if name.startswith("resnet")} == {32}
+    assert {stride for name, stride in strides.items() if name.startswith("drn")} == {8}
     assert output_stride(()) == 1

@@ -1,0 +1,152 @@
+"""Our networks are the published ones: forward, gradient and training step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from drn_jax import models
+from drn_jax.convert import torch as convert
+from drn_jax.tasks import Classification
+from drn_jax.tasks.upsampling import upsample
+from drn_jax.training import optim
+
+BASIC = ("resnet_18", "drn_a_18", "drn_b_26", "drn_c_26", "drn_d_22")
+BOTTLENECK = ("resnet_50", "drn_a_50", "drn_d_54")
+
+
+def create(name, **options):
+    """The network with the options that make it the published code's."""
+    if name.startswith("drn_a"):
+        options["variant"] = "published_code"
+    return models.create(name, **options)
+
+
+def nhwc(array):
+    return array.transpose(0, 2, 3, 1)
+
+
+def relative(ours, theirs):
+    """The largest difference, relative to the largest value."""
+    return float(np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("name", BASIC + BOTTLENECK)
+def test_parameter_count_and_every_state_name_and_shape_are_the_published(golden, name):
+    published = golden(name)
+    variables = convert.load(name, published.state)
+    assert (
+        sum(a.size for a in jax.tree.leaves(variables["params"])) == (published.facts["parameters"])
+    )
+    dumped = convert.dump(name, variables)
+    assert {key: a.shape for key, a in dumped.items()} == {
+        key: a.shape for key, a in published.state.items()
+    }
+    assert list(dumped) == list(published.state)
+
+
+@pytest.mark.parametrize("name", BASIC + BOTTLENECK)
+def test_logits_and_dense_class_map_are_the_published(golden, procedural, name):
+    published = golden(name)
+    variables = convert.load(name, published.state)
+    model = create(name)
+
+    @jax.jit
+    def evaluate(square, odd):
+        return model.apply(variables, square)[0], model.apply(variables, odd)[1]["logits_2d"]
+
+    square = nhwc(procedural.image("square", (4, 3, 64, 64)))
+    odd = nhwc(procedural.image("odd", (1, 3, 67, 93)))
+    logits, map_odd = evaluate(square, odd)
+    assert relative(logits, published.figures["logits"]) < 1e-5
+    assert relative(map_odd[..., :8], nhwc(published.figures["map_odd"])) < 1e-5
+
+
+def test_segmentation_checkpoint_gives_the_published_scores_and_upsampling(golden, procedural):
+    published = golden("drn_d_22_seg")
+    state = {**published.state, "up.weight": convert.bilinear_kernel(19)}
+    variables = convert.load("drn_d_22", state)
+    model = models.create("drn_d_22", num_classes=convert.num_classes(variables))
+    image = nhwc(procedural.image("segment", (1, 3, 96, 160)))
+    _, features = jax.jit(model.apply)(variables, image)
+    scores = features["logits_2d"]
+    assert relative(scores, nhwc(published.figures["seg"])) < 1e-5
+    log_softmax = jax.nn.log_softmax(upsample(scores, 8, border="zero"))[:, ::3, ::3]
+    assert relative(log_softmax, nhwc(published.figures["log_softmax"])) < 1e-5
+
+
+def train_three_steps(golden, procedural, name, dtype):
+    """Losses, the first gradient, and the variables after three of PyTorch's SGD steps."""
+    published = golden(name)
+    variables = convert.load(name, published.state)
+    model = create(name, running_variance="unbiased", dtype=dtype)
+    images = nhwc(procedural.image("square", (4, 3, 64, 64)))
+    label = procedural.labels("square", (4,), 1000).astype(np.int32)
+    task = Classification(1000)
+    optimizer = optim.sgd(lambda step: 0.01, momentum=0.9, weight_decay=1e-4)
+
+    @jax.jit
+    def step(params, batch_stats, opt_state):
+        def loss(params):
+            (logits, features), updated = model.apply(
+                {"params": params, "batch_stats": batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return task.loss(logits, features, {"label": label}), updated["batch_stats"]
+
+        (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), stats, opt_state, value, gradient
+
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    opt_state, losses, gradients = optimizer.init(params), [], []
+    for _ in range(3):
+        params, batch_stats, opt_state, value, gradient = step(params, batch_stats, opt_state)
+        losses.append(float(value))
+        gradients.append(gradient)
+    after = {"params": params, "batch_stats": batch_stats}
+    logits = jax.jit(model.apply)(after, images)[0]
+    return published, losses, gradients[0], after, logits
+
+
+def norm_errors(name, variables, published_norms):
+    """Relative error of the norm of every array that the published figures name."""
+    arrays = convert.dump(name, variables)
+    return {
+        key: abs(np.linalg.norm(arrays[key].astype(np.float64)) - norm) / max(norm, 1e-9)
+        for key, norm in published_norms.items()
+        if not key.endswith(convert.TRACKED)
+    }
+
+
+@pytest.mark.parametrize("name", BASIC)
+def test_gradient_and_three_training_steps_are_the_published_computed_in_float64(
+    golden, procedural, name
+):
+    """In float32 one ReLU of a million may fall on the other side of 0 by rounding alone and move a
+    gradient norm by 1e-3; so what must agree is compared without that noise on our side."""
+    with jax.enable_x64(True):
+        published, losses, gradient, after, logits = train_three_steps(
+            golden, procedural, name, jnp.float64
+        )
+    np.testing.assert_allclose(losses, published.facts["train_losses"], rtol=1e-4)
+    with_gradient = {"params": gradient, "batch_stats": after["batch_stats"]}
+    assert max(norm_errors(name, with_gradient, published.facts["grad_norms"]).values()) < 1e-4
+    norms = published.facts["norms_after_training"]
+    assert max(norm_errors(name, after, norms).values()) < 1e-3
+    assert relative(logits, published.figures["logits_after_training"]) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["drn_c_26", "drn_d_22"])
+def test_three_training_losses_in_float32_are_the_published(golden, procedural, name):
+    published, losses, *_ = train_three_steps(golden, procedural, name, jnp.float32)
+    np.testing.assert_allclose(losses, published.facts["train_losses"], rtol=1e-4)
+
+
+def test_first_loss_of_a_bottleneck_network_is_the_published(golden, procedural):
+    """Later ones wander in float32: batch norm over four 2x2 maps (goldens, README)."""
+    published, losses, *_ = train_three_steps(golden, procedural, "resnet_50", jnp.float32)
+    assert losses[0] == pytest.approx(published.facts["train_losses"][0], rel=1e-5)
