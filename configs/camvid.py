@@ -6,7 +6,8 @@ FOLDER holds the list files of fyu/drn: train_images.txt, train_labels.txt, val_
 val_labels.txt and info.json.
 
 Paper:     none for these networks; the split (367 training images) is Sturgess et al. 2009.
-Hardware:  two CPU cores, at a quarter of the width.
+Hardware:  two CPU cores, at a quarter of the width; 456 s on a busy machine.
+Expected:  26.5 % mean IoU (seed 0); the best constant answer scores 2.7 %.
 """
 
 from ml_collections import ConfigDict

@@ -5,6 +5,8 @@
 
 Paper:     the recipe of Dilated Residual Networks made small: SGD with momentum, a classifier
            first, its weights then the start of the segmentation network.
+Hardware:  two CPU cores; 210 s for the classifier, 202 s for the segmenter.
+Expected:  92.6 % top-1; then 65.9 % mean IoU over background and ten digits (seed 0).
 Data:      digit_scenes, 6,000 + 1,000 scenes of 64x64, made on first use; nothing is downloaded.
 """
 

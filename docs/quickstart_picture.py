@@ -13,7 +13,7 @@ from drn_jax.report import pictures
 from drn_jax.training import sharding
 from drn_jax.training.checkpoint import Checkpoints
 
-SCENES = (0, 91, 182, 273, 364, 455)  # The first of those in report.html.
+SCENES = (0, 91, 182, 272, 363, 454)  # The first of those in report.html.
 SIDE = 128
 
 

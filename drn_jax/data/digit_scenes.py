@@ -22,7 +22,7 @@ SIZE = 64
 TRAIN, VALIDATION = 6000, 1000
 DIGITS = tuple("0123456789")
 MASKS = ("background", *DIGITS)
-MEAN, STD = (0.51, 0.51, 0.53), (0.22, 0.23, 0.22)
+MEAN, STD = (0.50, 0.50, 0.50), (0.22, 0.22, 0.22)
 SMALLEST, LARGEST = 36, 52
 """Height of the square that holds the scan and one empty pixel around it, pixels."""
 STRETCH = 1.2

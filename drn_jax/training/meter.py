@@ -71,7 +71,7 @@ class Meter:
             "images_per_s": self.images_per_second,
         }
         self._losses, self._norms = [], []
-        self.pause()
+        self._since, self._images = time.perf_counter(), 0
         return row
 
     def pause(self) -> None:
