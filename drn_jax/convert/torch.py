@@ -89,6 +89,8 @@ def dump(
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables))
     }
+    for path in [path for path in found if path.startswith(UNUSED) and path not in ours]:
+        del found[path]  # pytorchcv's DRN-C-58 has no place for it.
     for path, shape in ours.items():
         if path.startswith(UNUSED):
             found.setdefault(path, np.zeros(shape, np.float32))
