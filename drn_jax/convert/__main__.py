@@ -34,6 +34,7 @@ def main() -> None:
     bring = commands.add_parser("torch", help="PyTorch's weights to a checkpoint")
     bring.add_argument("file", help="a .pth or .pth.tar file: fyu/drn, torchvision, pytorchcv")
     bring.add_argument("--model", required=True, help=f"one of {', '.join(models.MODELS)}")
+    bring.add_argument("--width", type=float, default=1.0, help="of the network; default 1")
     bring.add_argument("--variant", default="", help="of DRN-A: paper (default), published_code")
     bring.add_argument("--out", required=True, help="the new working directory")
     take = commands.add_parser("dump", help="a checkpoint to PyTorch's weights")
@@ -54,10 +55,11 @@ def torch_to_checkpoint(arguments: argparse.Namespace) -> None:
     if out.exists() and any(out.iterdir()):
         raise UserError(f"--out={out} is not empty: name a new directory")
     state = rules.read(arguments.file)
-    variables = rules.load(arguments.model, state, where=arguments.file)
+    variables = rules.load(arguments.model, state, arguments.width, arguments.file)
     classes = rules.num_classes(variables)
     layout = rules.layout_of(state)
-    settings = _config(arguments.model, arguments.variant, layout, classes)
+    network = {"name": arguments.model, "width": arguments.width, "variant": arguments.variant}
+    settings = _config(network, layout, classes)
     digest = hashlib.sha256(Path(arguments.file).read_bytes()).hexdigest()
     source = {"file": Path(arguments.file).name, "sha256": digest, "layout": layout}
     with Checkpoints(out) as checkpoints:
@@ -85,7 +87,7 @@ def checkpoint_to_torch(arguments: argparse.Namespace) -> None:
     console.say(f"written to {arguments.out}")
 
 
-def _config(model: str, variant: str, layout: str, classes: int) -> ConfigDict:
+def _config(network: dict[str, Any], layout: str, classes: int) -> ConfigDict:
     """What eval.py needs to know of converted weights: the sets that they were published for."""
     segments = layout == "fyu_segment"
     data: dict[str, Any] = {"name": "imagenet", "crop": 224, "resize": 256}
@@ -93,9 +95,9 @@ def _config(model: str, variant: str, layout: str, classes: int) -> ConfigDict:
         name = "cityscapes" if classes == 19 else "list_folder"
         data = {"name": name, "crop": (896, 896), "border": "zero"}
     given = {
-        "name": f"converted_{model}",
+        "name": f"converted_{network['name']}",
         "task": "segmentation" if segments else "classification",
-        "model": {"name": model, "variant": variant, "running_variance": "unbiased"},
+        "model": {**network, "running_variance": "unbiased"},
         "data": data,
         "batch_size": 8,
         "epochs": 1,
