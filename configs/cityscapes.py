@@ -10,8 +10,8 @@ Paper:     Dilated Residual Networks, section 5.3, and fyu/drn. Most models: cro
            250 epochs, learning rate 0.01, a tenth of it after every 100. DRN-D-105: crop 840,
            batch 16, 500 epochs, poly 0.9 by epoch, random scale 0.5 to 2, rotation up to 10
            degrees. fyu/drn once stated batch 16 and momentum 0.99 for the former.
-Published: mean IoU in %, validation: drn_c_26 68.0, drn_c_42 70.9 (paper, Table 3); drn_d_22 68.0,
-           drn_d_38 71.4, drn_d_105 75.6 (fyu/drn).
+Published: mean IoU in %, validation: drn_a_50 67.3, drn_c_26 68.0, drn_c_42 70.9 (paper,
+           Table 3); drn_d_22 68.0, drn_d_38 71.4, drn_d_105 75.6 (fyu/drn).
 Hardware:  accelerators; not run in full yet, so neither time nor result of ours is stated.
 """
 
@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from drn_jax.config import check_variant, complete
 
-VARIANTS = ("drn_c_26", "drn_c_42", "drn_d_22", "drn_d_38", "drn_d_105")
+VARIANTS = ("drn_a_50", "drn_c_26", "drn_c_42", "drn_d_22", "drn_d_38", "drn_d_105")
 
 
 def get_config(variant: str = "drn_d_22") -> ConfigDict:
