@@ -185,7 +185,7 @@ def test_transfer_into_another_network_is_refused_naming_what_differs(tmp_path, 
             checkpoints.transfer(1, variables_of(wider), here)
     message = str(caught.value)
     assert "- batch_stats/level1/block1/norm1/mean (8,)" in message
-    assert "more (- checkpoint, + model)" in message
+    assert "more (- given, + expected)" in message
     assert "head" not in message
 
 
