@@ -47,8 +47,3 @@ def golden(procedural):
             return Golden(name, state, facts, dict(figures))
 
     return read
-
-
-def nhwc(array: np.ndarray) -> np.ndarray:
-    """PyTorch's axis order to ours."""
-    return array.transpose(0, 2, 3, 1)
