@@ -22,12 +22,11 @@ from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from drn_jax import cli, config, experiment, program, run_report
-from drn_jax.analysis import cost
 from drn_jax.errors import UserError
 from drn_jax.experiment import Experiment
-from drn_jax.models.stages import output_stride
+from drn_jax.models.dilation import ContextNetwork
 from drn_jax.report import console
-from drn_jax.training import log, optim, sharding
+from drn_jax.training import log, memory, optim, sharding
 from drn_jax.training.checkpoint import Checkpoints
 from drn_jax.training.evaluate import Stopped
 from drn_jax.training.interrupt import Interrupt
@@ -43,13 +42,44 @@ def define_flags() -> None:
 
 
 def main() -> int:
-    run = experiment.build(config.parse(flags.FLAGS.config))
-    workdir = Path(flags.FLAGS.workdir or f"runs/{run.config.name}")
+    given = flags.FLAGS.config
+    if "stages" not in given:
+        settings = config.parse(given)
+        return train_run(settings, Path(flags.FLAGS.workdir or f"runs/{settings.name}"))
+    plan = config.parse_stages(given)
+    workdir = Path(flags.FLAGS.workdir or f"runs/{plan.name}")
+    for stage, settings in plan.under(str(workdir)).items():
+        console.say(f"stage {stage}")
+        status = (
+            0 if is_finished(settings, workdir / stage) else train_run(settings, workdir / stage)
+        )
+        if status:
+            return status
+    return 0
+
+
+def is_finished(settings: config.Config, workdir: Path) -> bool:
+    """Whether a stage was trained to its end by these settings."""
+    if not (workdir / "report.html").exists():
+        return False
+    with Checkpoints(workdir, must_exist=True) as checkpoints:
+        best = checkpoints.choose("best")
+        saved = config.parse(checkpoints.meta(best.step)["config"])
+    if config.changes(saved, settings):
+        return False
+    console.say(f"finished before, in {workdir}: {console.scores(best.scores or {})}")
+    return True
+
+
+def train_run(settings: config.Config, workdir: Path) -> int:
+    """Train one network, or go on with it, and write its report. Returns the exit status."""
+    run = experiment.build(settings)
     mesh = sharding.make_mesh()
     sharding.check_batch_size(run.config.batch_size, mesh)
-    if run.config.init_from and not workdir.exists():
-        with open_source(run):
-            pass  # It is there: said before anything is written.
+    if not workdir.exists():
+        for field in sources(run):
+            with open_source(run, field):
+                pass  # It is there: said before anything is written.
     show(run)
     validate = program.validator(run, mesh)
     with Checkpoints(workdir) as checkpoints, Interrupt() as interrupt:
@@ -61,10 +91,8 @@ def main() -> int:
 
 def show(run: Experiment) -> None:
     """Print the table of the model, and what it will see."""
-    pooled = run.config.task == "classification"
-    costs = cost.of_stages(run.model.stages, run.model.num_classes, *run.crop, pooled=pooled)
     name = f"{run.config.model.name}, width {run.config.model.width:g}"
-    console.model_table(name, costs, output_stride(run.model.stages))
+    console.model_table(name, run.costs, run.stride)
     console.say(
         f"{run.dataset.name}: {len(run.dataset.train):,} training and "
         f"{len(run.dataset.validation):,} validation images, {len(run.dataset.classes)} classes; "
@@ -75,7 +103,8 @@ def show(run: Experiment) -> None:
 def start(
     run: Experiment, optimizer: optax.GradientTransformation, mesh: Mesh, checkpoints: Checkpoints
 ) -> TrainState:
-    """The newest state of this working directory; else a fresh one, from `init_from` if given."""
+    """The newest state of this working directory; else a fresh one, with the weights that the
+    configuration names."""
     initialise = program.initialiser(run, optimizer, mesh)
     key = jax.random.key(run.config.seed)
     everywhere = sharding.replicated(mesh)
@@ -86,23 +115,38 @@ def start(
             console.say(f"changed since the checkpoint: {change}")
         console.say(f"going on from step {newest.step} in {checkpoints.directory}")
         return checkpoints.restore(newest.step, jax.eval_shape(initialise, key), everywhere)
-    if not run.config.init_from:
-        return initialise(key)
-    with open_source(run) as source:
-        best = source.choose("best")
-        state = initialise(key)
-        variables, fresh_head = source.transfer(best.step, state.variables, everywhere)
-    head = "; the classifier starts fresh, its classes differ" if fresh_head else ""
-    console.say(f"weights from step {best.step} of {run.config.init_from}{head}")
-    return dataclasses.replace(state, **variables)
+    state = initialise(key)
+    for field, part in sources(run).items():
+        with open_source(run, field) as source:
+            best = source.choose("best")
+            variables, fresh = source.transfer(best.step, state.variables, everywhere, part)
+        state = dataclasses.replace(state, **variables)
+        head = "; the classifier starts fresh, its classes differ" if fresh else ""
+        console.say(f"weights from step {best.step} of {getattr(run.config, field)}{head}")
+    return state
 
 
-def open_source(run: Experiment) -> Checkpoints:
-    """The checkpoints that `init_from` names. Raises: UserError if there are none."""
+def sources(run: Experiment) -> dict[str, str]:
+    """The fields of the configuration that name weights to start from, and the part of the network
+    that each is for; "" is the whole."""
+    whole = not isinstance(run.model, ContextNetwork)
+    parts = {"init_from": "" if whole else "front_end"}
+    if run.config.init_context_from:
+        if whole:
+            raise UserError(
+                "config.init_context_from: this network has no context module behind a front end; "
+                "give --config.model.context.layers"
+            )
+        parts["init_context_from"] = "context"
+    return {field: part for field, part in parts.items() if getattr(run.config, field)}
+
+
+def open_source(run: Experiment, field: str) -> Checkpoints:
+    """The checkpoints that a field names. Raises: UserError if there are none."""
     try:
-        return Checkpoints(run.config.init_from, must_exist=True)
+        return Checkpoints(getattr(run.config, field), must_exist=True)
     except UserError as error:
-        raise UserError(f"config.init_from: {error}") from None
+        raise UserError(f"config.{field}: {error}") from None
 
 
 def train(
@@ -115,21 +159,22 @@ def train(
 ) -> bool:
     """Train to the last epoch; False if stopped by a signal, with the state saved."""
     settings = run.config
-    total_steps = settings.epochs * run.steps_per_epoch
+    total_steps = run.total_steps
     schedule = optim.learning_rate(
         settings.optimizer,
         settings.schedule,
         steps=total_steps,
         steps_per_epoch=run.steps_per_epoch,
     )
-    optimizer = optim.sgd(schedule, settings.optimizer.momentum, settings.optimizer.weight_decay)
+    optimizer = optim.create(settings.optimizer, schedule)
     state = start(run, optimizer, mesh, checkpoints)
     start_step, newest = int(state.step), checkpoints.latest()
     scored = start_step if (newest and newest.scores) or start_step == 0 else None
     if start_step >= total_steps and scored is not None:
+        longer = "steps" if settings.steps else "epochs"
         console.say(
             f"{workdir} holds a finished run of {start_step} steps: to start afresh delete it or "
-            "give another --workdir; to train on, raise --config.epochs"
+            f"give another --workdir; to train on, raise --config.{longer}"
         )
         return True
 
@@ -195,7 +240,7 @@ def report(
         log.read(workdir),
         command=shlex.join(["python", *sys.argv]),
     )
-    console.say(f"report: {page}")
+    console.say(f"report: {page}; {memory.peak()}")
 
 
 if __name__ == "__main__":

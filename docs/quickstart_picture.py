@@ -27,7 +27,8 @@ def predictions(workdir: str) -> tuple[experiment.Experiment, list[dict[str, np.
         )
     predict = program.predictor(run, variables)
     batches = [{"image": run.dataset.validation[i]["image"][None]} for i in SCENES]
-    return run, [{k: np.asarray(v)[0] for k, v in predict(b).items()} for b in batches]
+    found = [predict(batch, batch["image"].shape[1:3]) for batch in batches]
+    return run, [{k: np.asarray(v)[0] for k, v in answer.items()} for answer in found]
 
 
 def main() -> None:

@@ -8,12 +8,14 @@ ends in `return complete(config)`, which adds the defaults and so opens every fi
 import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
 from drn_jax.errors import UserError, nearest
+from drn_jax.models.context import Context
+from drn_jax.tasks.segmentation import Grid
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,14 @@ class Model:
     """DRN-A's rule of conversion, see `drn.drn_a`; "": the paper's."""
     running_variance: Literal["biased", "unbiased"] = "biased"
     """Fed to batch norm's running average: Flax's estimate or PyTorch's."""
+    padding: Literal["", "none", "zero"] = ""
+    """Of the VGG front end, see `vgg.front_end`; "": none."""
+    dropout: float = 0.5
+    """Of VGG's fc6 and fc7."""
+    space: Literal["", "rgb", "bgr"] = ""
+    """Of the network's input, see `inputs.Preprocess`; "": rgb, and bgr for VGG."""
+    context: Context = Context(layers=0)
+    """The context module behind the class map; of 0 layers, none but what a published net has."""
 
 
 @dataclass(frozen=True)
@@ -71,31 +81,59 @@ class SegmentationData:
     """Greatest enlargement of a training image; 1 over it is the greatest reduction."""
     flip: bool = True
     """Mirror half of the training images."""
-    border: Literal["clamp", "zero"] = "clamp"
-    """Beyond the class map when it is upsampled: its edge again, or 0 as in fyu/drn."""
+    grid: Grid = Grid()
+    """How the class map lies on the image."""
+
+
+@dataclass(frozen=True)
+class MapData:
+    """The class maps that a trained front end makes of its own data set, for a context module. They
+    are computed once, from whole images, and kept on disk."""
+
+    front_end: str
+    """The front end's working directory; its best checkpoint is taken."""
+    crop: tuple[int, int] = (0, 0)
+    """(height, width) of a training crop, cells; 0: the whole map, where all are of one size."""
+    dir: str = ""
+    """Folder of the data set, where it is no longer the one that the front end was trained on."""
+    dtype: Literal["float16", "float32"] = "float16"
+    """Of the maps on disk."""
+    grid: Grid = Grid()
+    """How the class map lies on the image."""
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Stochastic gradient descent by PyTorch's rule."""
+    """Stochastic gradient descent."""
 
     learning_rate: float
     """Before the schedule."""
+    rule: Literal["pytorch", "caffe"] = "pytorch"
+    """Where rate and decay enter, see `training.optim`."""
     momentum: float = 0.9
     """Share of the velocity that each step keeps."""
     weight_decay: float = 1e-4
-    """On every parameter."""
+    """On every parameter; by Caffe's rule on none called a bias."""
     warmup_steps: int = 0
     """Steps of linear warm-up."""
 
 
 @dataclass(frozen=True)
+class ConstantSchedule:
+    """The learning rate stays."""
+
+    kind: Literal["constant"]
+
+
+@dataclass(frozen=True)
 class StepSchedule:
-    """The learning rate falls every so many epochs."""
+    """The learning rate falls every so many epochs, or updates."""
 
     kind: Literal["step"]
-    epochs: int
-    """Between two falls."""
+    epochs: int = 0
+    """Between two falls; 0: counted in `steps`."""
+    steps: int = 0
+    """Updates between two falls; 0: counted in `epochs`."""
     factor: float = 0.1
     """At each fall."""
 
@@ -116,15 +154,18 @@ class Config:
 
     name: str
     """Names the default working directory, runs/NAME."""
-    task: Literal["classification", "segmentation"]
+    task: Literal["classification", "segmentation", "context"]
+    """The last: segmentation of a front end's maps by a context module alone."""
     model: Model
-    data: ClassificationData | SegmentationData
+    data: ClassificationData | SegmentationData | MapData
     batch_size: int
     """Examples a step, over all devices."""
-    epochs: int
-    """Passes over the training examples."""
     optimizer: Optimizer
-    schedule: StepSchedule | PolySchedule
+    schedule: ConstantSchedule | StepSchedule | PolySchedule
+    epochs: int = 0
+    """Passes over the training examples; 0: counted in `steps`."""
+    steps: int = 0
+    """Updates in all; 0: counted in `epochs`."""
     seed: int = 0
     """Of the initial weights, the order of the examples and the augmentation."""
     eval_batch_size: int = 0
@@ -134,14 +175,77 @@ class Config:
     log_steps: int = 20
     """Steps between two rows in metrics.jsonl."""
     init_from: str = ""
-    """Working directory of a run to take the weights from; "" starts with random ones."""
+    """Working directory of a run to take the weights from, of the front end where the network has a
+    context module; "" starts with random ones."""
+    init_context_from: str = ""
+    """Working directory of a run to take the context module's weights from."""
 
 
-DATA = {"classification": ClassificationData, "segmentation": SegmentationData}
+DATA = {
+    "classification": ClassificationData,
+    "segmentation": SegmentationData,
+    "context": MapData,
+}
 """The fields of `data`, by task."""
 
-SCHEDULES = {"step": StepSchedule, "poly": PolySchedule}
+SCHEDULES = {"constant": ConstantSchedule, "step": StepSchedule, "poly": PolySchedule}
 """The fields of `schedule`, by kind."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Runs one after the other, each in a folder of its own; a later one may start from an earlier
+    one, naming it by its stage."""
+
+    name: str
+    """Names the default working directory, runs/NAME."""
+    stages: Mapping[str, Config]
+    """In the order of training."""
+
+    def under(self, workdir: str) -> dict[str, Config]:
+        """The runs, stages replaced by their folders below `workdir`."""
+
+        def place(value: str) -> str:
+            return f"{workdir}/{value}" if value in self.stages else value
+
+        found = {}
+        for stage, config in self.stages.items():
+            data = config.data
+            if isinstance(data, MapData):
+                data = replace(data, front_end=place(data.front_end))
+            found[stage] = replace(
+                config,
+                data=data,
+                init_from=place(config.init_from),
+                init_context_from=place(config.init_context_from),
+            )
+        return found
+
+
+def staged(name: str, stages: Mapping[str, ConfigDict]) -> ConfigDict:
+    """The configuration of a run in stages, with a value for every field.
+
+    `seed`, unless negative, and `dir`, unless empty, hold for all stages.
+    """
+    filled = {stage: complete(config).to_dict() for stage, config in stages.items()}
+    return ConfigDict({"name": name, "seed": -1, "dir": "", "stages": filled})
+
+
+def parse_stages(config: ConfigDict) -> Staged:
+    """The typed configuration of a run in stages. Raises as `parse`."""
+    given = config.to_dict()
+    stages = {}
+    for stage, fields in given["stages"].items():
+        try:
+            run = parse(fields)
+        except UserError as error:
+            raise UserError(f"config.stages.{stage}: {error}") from None
+        if given["seed"] >= 0:
+            run = replace(run, seed=given["seed"])
+        if given["dir"]:
+            run = replace(run, data=replace(run.data, dir=given["dir"]))
+        stages[stage] = run
+    return Staged(given["name"], stages)
 
 
 def complete(config: ConfigDict) -> ConfigDict:
@@ -166,10 +270,23 @@ def parse(config: Mapping[str, Any] | ConfigDict) -> Config:
     hints["data"] = _pick("config", given, "task", DATA)
     hints["schedule"] = _pick("config.schedule", given.get("schedule"), "kind", SCHEDULES)
     parsed = _fields(Config, "config", given, hints)
-    for name, least in (("batch_size", 1), ("epochs", 1), ("eval_epochs", 1), ("log_steps", 1)):
-        if getattr(parsed, name) < least:
-            raise UserError(f"config.{name} = {getattr(parsed, name)} must be at least {least}")
+    for name in ("batch_size", "eval_epochs", "log_steps"):
+        if getattr(parsed, name) < 1:
+            raise UserError(f"config.{name} = {getattr(parsed, name)} must be at least 1")
+    _one_of_two("config", parsed)
+    if isinstance(parsed.schedule, StepSchedule):
+        _one_of_two("config.schedule", parsed.schedule)
     return parsed
+
+
+def _one_of_two(where: str, counted: Config | StepSchedule) -> None:
+    """Raise UserError unless `epochs` or `steps` is given, and not both."""
+    given = counted.epochs, counted.steps
+    if min(given) < 0 or (given[0] > 0) == (given[1] > 0):
+        raise UserError(
+            f"{where}.epochs = {given[0]} and {where}.steps = {given[1]}: one must be at least 1, "
+            "the other 0"
+        )
 
 
 def changes(before: Any, now: Any, where: str = "config") -> list[str]:

@@ -1,21 +1,30 @@
 """What a configuration describes, built: the data set, the task, the network, the batches."""
 
+import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
-from drn_jax import data, models
-from drn_jax.config import ClassificationData, Config, Model, SegmentationData
+from drn_jax import data, front_end_maps, models
+from drn_jax.analysis import cost
+from drn_jax.analysis.cost import StageCost
+from drn_jax.config import ClassificationData, Config, MapData, Model, SegmentationData, parse
 from drn_jax.data import loader, transforms
-from drn_jax.data.dataset import Dataset, Example
+from drn_jax.data.dataset import Dataset, Example, Source
 from drn_jax.errors import UserError
-from drn_jax.models.resnet import ResidualNetwork
+from drn_jax.models import AnyNetwork
+from drn_jax.models.dilation import PUBLISHED
+from drn_jax.models.inputs import Channels, Preprocess
 from drn_jax.models.stages import output_stride
 from drn_jax.tasks import Classification, Segmentation, Task
+from drn_jax.training.checkpoint import Checkpoints
+from drn_jax.training.steps import Batch
 
 
 @dataclass(frozen=True)
@@ -25,16 +34,49 @@ class Experiment:
     config: Config
     dataset: Dataset
     task: Task
-    model: ResidualNetwork
+    model: AnyNetwork
+    preprocess: Preprocess
+    """From images to the network's input; a context module takes maps as they are."""
+    stride: int
+    """Pixels of the image between neighbouring cells of the class map."""
     crop: tuple[int, int]
-    """(height, width) of a training image."""
+    """(height, width) of a training image, pixels, without margin."""
+    input_shape: tuple[int, int, int]
+    """(height, width, channels) of what the network receives in training."""
     keys: tuple[str, str]
-    """What a batch holds: the image, and the task's labels."""
+    """What a batch holds: the image or the map, and the task's labels."""
+    pictures: Source
+    """The validation images, to be shown."""
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training set."""
         return len(self.dataset.train) // self.config.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Updates in the whole run."""
+        return self.config.steps or self.config.epochs * self.steps_per_epoch
+
+    @property
+    def costs(self) -> tuple[StageCost, ...]:
+        """Of every row of the network, for one training input."""
+        height, width, channels = self.input_shape
+        pooled = self.config.task == "classification"
+        return cost.of_stages(self.model.table, height, width, pooled=pooled, inputs=channels)
+
+    def training_inputs(self, batch: Batch) -> jax.Array:
+        """The network's input: a training crop brings its surroundings."""
+        return self._inputs(batch, surrounded=True)
+
+    def inputs(self, batch: Batch) -> jax.Array:
+        """The network's input for whole images, or maps."""
+        return self._inputs(batch, surrounded=False)
+
+    def _inputs(self, batch: Batch, surrounded: bool) -> jax.Array:
+        if "map" in batch:
+            return batch["map"].astype(jnp.float32)
+        return self.preprocess(batch["image"], surrounded)
 
     def training_batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
         """Endless augmented batches from a step on; see `loader.training_batches`."""
@@ -43,7 +85,7 @@ class Experiment:
             self.keys,
             batch_size=self.config.batch_size,
             seed=self.config.seed,
-            augment=_augment(self.config.data),
+            augment=_augment(self.config.data, self.preprocess.margin, self.stride),
             start_step=start_step,
             host=jax.process_index(),
             hosts=jax.process_count(),
@@ -51,7 +93,7 @@ class Experiment:
 
     def validation_batches(self, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
         """Every validation example once; see `loader.evaluation_batches`."""
-        whole = isinstance(self.config.data, SegmentationData)
+        whole = not isinstance(self.config.data, ClassificationData)
         return loader.evaluation_batches(
             self.dataset.validation,
             self.keys,
@@ -65,51 +107,164 @@ class Experiment:
     def prepare(self, example: Example) -> Example:
         """A validation example as the network sees it: whole, or resized and cropped."""
         settings = self.config.data
-        if isinstance(settings, SegmentationData):
+        if not isinstance(settings, ClassificationData):
             return example
         example = transforms.ResizeShorterSide(settings.resize)(example)
         return transforms.CentreCrop(settings.crop)(example)
 
 
 def build(config: Config) -> Experiment:
-    """Read the data set and describe the network; nothing is written.
+    """Read the data set and describe the network. Nothing is written but what is kept beside data:
+    embedded sets when they are first used, a front end's maps.
 
     Raises: UserError for whatever the configuration asks that can't be.
     """
+    if isinstance(config.data, MapData):
+        return _build_context(config, config.data)
     crop = _crop(config.data)
-    family = _family_options(config.model)
-    stride = output_stride(models.table(config.model.name, config.model.width, **family))
+    options = _family_options(config.model)
+    stages = models.table(config.model.name, config.model.width, **options)
+    if not stages:
+        raise UserError(
+            f"config.model.name = {config.model.name} takes maps: config.task must be context"
+        )
+    stride = output_stride(stages)
     if min(crop) < stride:
         raise UserError(
             f"config.data.crop = {config.data.crop}: {config.model.name} needs at least {stride} "
             "pixels a side, one cell of its class map"
         )
     dataset = data.load(config.data.name, config.data.dir, config.task)
+    _check_batch_size(config, dataset)
+    model = _network(config.model, len(dataset.classes))
+    preprocess = models.preprocessing(
+        config.model.name,
+        _mean(config.model.name, dataset),
+        dataset.std,
+        space=config.model.space or None,
+        **options,
+    )
+    if isinstance(config.data, SegmentationData):
+        task, label = Segmentation(len(dataset.classes), stride, config.data.grid), "mask"
+    else:
+        task, label = Classification(len(dataset.classes)), "label"
+    height, width = (side + 2 * preprocess.margin for side in crop)
+    return Experiment(
+        config=config,
+        dataset=dataset,
+        task=task,
+        model=model,
+        preprocess=preprocess,
+        stride=stride,
+        crop=crop,
+        input_shape=(height, width, 3),
+        keys=("image", label),
+        pictures=dataset.validation,
+    )
+
+
+def _build_context(config: Config, settings: MapData) -> Experiment:
+    """The experiment of a context module on the maps of a trained front end."""
+    front, variables = _front_end(settings)
+    stride = output_stride(front.model.stages)
+    described = {
+        "model": dataclasses.asdict(front.config.model),
+        "preprocess": dataclasses.asdict(front.preprocess),
+    }
+    _check_batch_size(config, front.dataset)
+    model = _network(config.model, len(front.dataset.classes))
+    if models.table(config.model.name):
+        raise UserError(
+            f"config.model.name = {config.model.name}: config.task = context trains a context "
+            "module alone; use the name context"
+        )
+    maps = front_end_maps.cached(
+        front_end_maps.FrontEnd(front.model, variables, front.inputs, described),
+        front.dataset,
+        Path(settings.front_end) / "maps",
+        settings.dtype,
+        front.config.eval_batch_size or front.config.batch_size,
+    )
+    height, width = settings.crop
+    if not all(settings.crop):
+        if maps.train_sizes:
+            raise UserError(
+                'the training images differ in size: give --config.data.crop="(HEIGHT, WIDTH)", '
+                f"in cells of {stride} pixels"
+            )
+        height, width = maps.train[0]["map"].shape[:2]
+    return Experiment(
+        config=config,
+        dataset=maps,
+        task=Segmentation(len(maps.classes), stride, settings.grid),
+        model=model,
+        preprocess=Preprocess(maps.mean, maps.std),
+        stride=stride,
+        crop=(height * stride, width * stride),
+        input_shape=(height, width, len(maps.classes)),
+        keys=("map", "mask"),
+        pictures=front.dataset.validation,
+    )
+
+
+def _front_end(settings: MapData) -> tuple[Experiment, dict[str, Any]]:
+    """The front end's experiment, and its best weights."""
+    try:
+        checkpoints = Checkpoints(settings.front_end, must_exist=True)
+    except UserError as error:
+        raise UserError(f"config.data.front_end: {error}") from None
+    with checkpoints:
+        best = checkpoints.choose("best")
+        config = parse(checkpoints.meta(best.step)["config"])
+        if not isinstance(config.data, SegmentationData):
+            raise UserError(
+                f"config.data.front_end: {settings.front_end} is no segmentation run of images but "
+                f"one of {config.task}"
+            )
+        if settings.dir:
+            config = replace(config, data=replace(config.data, dir=settings.dir))
+        front = build(config)
+        shape = jax.ShapeDtypeStruct((1, *front.input_shape), jnp.float32)
+        abstract = jax.eval_shape(front.model.init, jax.random.key(0), shape)
+        where = SingleDeviceSharding(jax.local_devices()[0])
+        return front, checkpoints.restore_variables(best.step, abstract, where)
+
+
+def _network(settings: Model, classes: int) -> AnyNetwork:
+    options = _family_options(settings)
+    if any(stage.kind != "plain" for stage in models.table(settings.name, settings.width)):
+        options["running_variance"] = settings.running_variance
+    return models.create(
+        settings.name,
+        num_classes=classes,
+        width=settings.width,
+        dtype=jnp.dtype(settings.dtype),
+        context=settings.context if settings.context.layers else None,
+        **options,
+    )
+
+
+def _mean(name: str, dataset: Dataset) -> Channels | None:
+    """None where the network was published with a mean of its own."""
+    return None if name in PUBLISHED else dataset.mean
+
+
+def _check_batch_size(config: Config, dataset: Dataset) -> None:
     if len(dataset.train) < config.batch_size:
         raise UserError(
             f"config.batch_size = {config.batch_size} exceeds the {len(dataset.train)} training "
             f"examples of {dataset.name}"
         )
-    classes = len(dataset.classes)
-    model = models.create(
-        config.model.name,
-        num_classes=classes,
-        width=config.model.width,
-        dtype=jnp.dtype(config.model.dtype),
-        running_variance=config.model.running_variance,
-        **family,
-    )
-    if isinstance(config.data, SegmentationData):
-        task, label = Segmentation(classes, stride, config.data.border), "mask"
-    else:
-        task, label = Classification(classes), "label"
-    return Experiment(config, dataset, task, model, crop, ("image", label))
 
 
 def _family_options(model: Model) -> dict[str, Any]:
     """The options that only some networks have, where they are set."""
-    options = {"output_stride": model.output_stride, "variant": model.variant}
-    return {name: value for name, value in options.items() if value}
+    options: dict[str, Any] = {"output_stride": model.output_stride, "variant": model.variant}
+    options["padding"] = model.padding
+    found = {name: value for name, value in options.items() if value}
+    if model.dropout != Model.dropout:
+        found["dropout"] = model.dropout
+    return found
 
 
 def _crop(settings: ClassificationData | SegmentationData) -> tuple[int, int]:
@@ -123,14 +278,20 @@ def _crop(settings: ClassificationData | SegmentationData) -> tuple[int, int]:
     return settings.crop, settings.crop
 
 
-def _augment(settings: ClassificationData | SegmentationData) -> loader.Augment:
+def _augment(
+    settings: ClassificationData | SegmentationData | MapData, margin: int, stride: int
+) -> loader.Augment:
     steps: list[transforms.Transform] = []
+    if isinstance(settings, MapData):
+        whole = not all(settings.crop)
+        return transforms.Compose(() if whole else (transforms.MapCrop(settings.crop, stride),))
     if isinstance(settings, SegmentationData):
         if settings.rotate:
             steps.append(transforms.RandomRotate(settings.rotate))
         if settings.scale != 1:
             steps.append(transforms.RandomScale(settings.scale))
-        steps.append(transforms.RandomCrop(settings.crop))
+        around = transforms.SurroundedCrop(settings.crop, margin)
+        steps.append(around if margin else transforms.RandomCrop(settings.crop))
     elif settings.random_crop:
         steps.append(transforms.RandomResizedCrop(settings.crop, scale=settings.crop_area))
     else:

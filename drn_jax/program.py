@@ -30,7 +30,7 @@ def initialiser(
     # Compiling dominates on CPU: optimised code for drawing numbers once costs 7 s against 1.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     return jax.jit(
-        lambda key: state.init(run.model, optimizer, key, (*run.crop, 3)),
+        lambda key: state.init(run.model, optimizer, key, run.input_shape),
         out_shardings=sharding.replicated(mesh),
         compiler_options={"xla_backend_optimization_level": 0} if on_cpu else None,
     )
@@ -38,8 +38,8 @@ def initialiser(
 
 def abstract_variables(run: Experiment) -> dict[str, Any]:
     """Shapes and dtypes of what the model's `apply` takes."""
-    images = jax.ShapeDtypeStruct((1, *run.crop, 3), np.float32)
-    return jax.eval_shape(run.model.init, jax.random.key(0), images)
+    inputs = jax.ShapeDtypeStruct((1, *run.input_shape), np.float32)
+    return jax.eval_shape(run.model.init, jax.random.key(0), inputs)
 
 
 def trainer(
@@ -48,7 +48,7 @@ def trainer(
     """`steps.make_train_step`, compiled; the state passed in is consumed."""
     everywhere, by_example = sharding.replicated(mesh), sharding.by_example(mesh)
     return jax.jit(
-        steps.make_train_step(run.model, run.task, optimizer, run.dataset.mean, run.dataset.std),
+        steps.make_train_step(run.model, run.task, optimizer, run.training_inputs, run.config.seed),
         in_shardings=(everywhere, by_example),
         out_shardings=everywhere,
         donate_argnums=0,
@@ -58,7 +58,7 @@ def trainer(
 def validator(run: Experiment, mesh: Mesh) -> Validate:
     """`evaluate` on the run's validation set, compiled once."""
     eval_step = jax.jit(
-        steps.make_eval_step(run.model, run.task, run.dataset.mean, run.dataset.std),
+        steps.make_eval_step(run.model, run.task, run.inputs),
         in_shardings=(sharding.replicated(mesh), sharding.by_example(mesh)),
         out_shardings=sharding.replicated(mesh),
     )
@@ -74,7 +74,8 @@ def validator(run: Experiment, mesh: Mesh) -> Validate:
 
 def predictor(
     run: Experiment, variables: steps.Variables
-) -> Callable[[Mapping[str, np.ndarray]], dict[str, Any]]:
-    """`batch -> predictions` of the task, each device computing the whole batch."""
-    step = steps.make_predict_step(run.model, run.task, run.dataset.mean, run.dataset.std)
-    return partial(jax.jit(step), variables)
+) -> Callable[[Mapping[str, np.ndarray], tuple[int, int]], dict[str, Any]]:
+    """`batch, (height, width) of its images -> predictions` of the task, each device computing the
+    whole batch."""
+    step = steps.make_predict_step(run.model, run.task, run.inputs)
+    return partial(jax.jit(step, static_argnums=2), variables)

@@ -9,9 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from drn_jax.analysis import cost
+from drn_jax.config import Config, MapData
 from drn_jax.experiment import Experiment
-from drn_jax.models.stages import output_stride
 from drn_jax.report import ClassRow, Panel, Report, curves, pictures, write
 from drn_jax.report.console import totals as cost_totals
 from drn_jax.tasks.segmentation import class_iou
@@ -22,7 +21,7 @@ SHOWN = 12
 ENLARGED = 128
 """Least side of a picture under a heat map, so that the map is smooth."""
 
-Predict = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
+Predict = Callable[[Mapping[str, np.ndarray], tuple[int, int]], Mapping[str, Any]]
 
 
 def write_report(
@@ -37,7 +36,7 @@ def write_report(
     """Write the page.
 
     Args:
-      predict: the task's predictions for a batch with an `image`.
+      predict: the task's predictions for a batch, and the (height, width) of its images.
       totals: sums over the validation set, of the checkpoint of `step`.
       rows: those of `metrics.jsonl`.
       command: what made the run, to show how to make it again.
@@ -72,30 +71,40 @@ _NAMES = {
 
 
 def _facts(experiment: Experiment, step: int) -> dict[str, str]:
-    config, model = experiment.config, experiment.model
-    costs = cost.of_stages(
-        model.stages, model.num_classes, *experiment.crop, pooled=config.task == "classification"
-    )
-    parameters, multiply_adds = cost_totals(costs)
-    height, width = experiment.crop
+    config = experiment.config
+    parameters, multiply_adds = cost_totals(experiment.costs)
+    height, width, _ = experiment.input_shape
     device = jax.devices()[0]
     return {
         "network": f"{config.model.name}, width {config.model.width:g}",
         "parameters": f"{parameters:,}",
-        "multiply-adds": f"{multiply_adds / 1e6:,.1f} million for an image of {height} x {width}",
-        "output stride": str(output_stride(model.stages)),
+        "multiply-adds": f"{multiply_adds / 1e6:,.1f} million for an input of {height} x {width}",
+        "output stride": str(experiment.stride),
         "data set": (
             f"{experiment.dataset.name}, {len(experiment.dataset.train):,} training and "
             f"{len(experiment.dataset.validation):,} validation images"
         ),
-        "weights at the start": config.init_from or "random",
+        "weights at the start": _origin(config),
         "checkpoint": f"step {step:,}, the best of the run by {_NAMES[experiment.task.primary]}",
-        "schedule": f"{config.epochs} epochs of {experiment.steps_per_epoch} steps, "
+        "schedule": f"{experiment.total_steps:,} steps, "
+        f"{experiment.total_steps / experiment.steps_per_epoch:.3g} epochs, "
         f"batch {config.batch_size}, seed {config.seed}",
         "device": f"{jax.device_count()} x {device.device_kind}",
         "versions": f"Python {platform.python_version()}, jax {jax.__version__}, "
         f"flax {version('flax')}, drn-jax {version('drn-jax')}",
     }
+
+
+def _origin(config: Config) -> str:
+    found = [config.init_from] if config.init_from else []
+    if isinstance(config.data, MapData):
+        found.append(f"{config.data.front_end} (fixed front end)")
+    if config.init_context_from:
+        found.append(f"{config.init_context_from} (context module)")
+    context = config.model.context
+    if context.layers and not config.init_context_from:
+        found.append(f"{context.init} initialisation (context module)")
+    return ", ".join(found) or "random"
 
 
 def _colors(experiment: Experiment) -> np.ndarray | None:
@@ -128,15 +137,15 @@ def _spread(count: int) -> list[int]:
 
 def _panel(experiment: Experiment, predict: Predict, index: int) -> Panel:
     example = experiment.prepare(experiment.dataset.validation[index])
-    found = {k: np.asarray(v)[0] for k, v in predict({"image": example["image"][None]}).items()}
-    image, names, colors = example["image"], experiment.dataset.classes, _colors(experiment)
+    image = experiment.prepare(experiment.pictures[index])["image"]
+    batch = {experiment.keys[0]: example[experiment.keys[0]][None]}
+    found = {k: np.asarray(v)[0] for k, v in predict(batch, image.shape[:2]).items()}
+    names, colors = experiment.dataset.classes, _colors(experiment)
     if colors is None:
         truth, best = int(example["label"]), int(found["probability"].argmax())
         factor = max(1, -(-ENLARGED // min(image.shape[:2])))
         large = pictures.enlarge(image, factor * min(image.shape[:2]))
-        heat = pictures.class_map(
-            large, found["class_map"][..., best], factor * output_stride(experiment.model.stages)
-        )
+        heat = pictures.class_map(large, found["class_map"][..., best], factor * experiment.stride)
         return Panel(
             caption=f"{names[truth]}, predicted {names[best]} ({found['probability'][best]:.0%})",
             correct=truth == best,
@@ -145,12 +154,13 @@ def _panel(experiment: Experiment, predict: Predict, index: int) -> Panel:
     mask = found["mask"].astype(np.uint8)
     counted = example["mask"] != pictures.IGNORED
     right = float((mask == example["mask"])[counted].mean()) if counted.any() else float("nan")
+    images = [("image", image), ("truth", pictures.paint(example["mask"], colors))]
+    if "front_end_mask" in found:
+        before = found["front_end_mask"].astype(np.uint8)
+        images.append(("front end", pictures.paint(before, colors)))
+    last = "with context" if "front_end_mask" in found else "prediction"
     return Panel(
         caption=f"validation image {index}: {right:.1%} of the labelled pixels right",
         correct=None,
-        images=[
-            ("image", image),
-            ("truth", pictures.paint(example["mask"], colors)),
-            ("prediction", pictures.paint(mask, colors)),
-        ],
+        images=[*images, (last, pictures.paint(mask, colors))],
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from drn_jax.models.stages import Conv, Stage, blocks
+from drn_jax.models.stages import Conv, Stage, blocks, strided
 
 
 @dataclass(frozen=True)
@@ -20,38 +20,41 @@ class StageCost:
 
 
 def of_stages(
-    stages: tuple[Stage, ...], num_classes: int, height: int, width: int, *, pooled: bool
+    table: tuple[Stage, ...], height: int, width: int, *, pooled: bool, inputs: int = 3
 ) -> tuple[StageCost, ...]:
-    """The cost of every stage and, last, of the 1x1 classifier ("head") for one image.
+    """The cost of every row for one input.
 
-    `pooled` applies the classifier once, to the mean (classification), else at every cell.
+    Args:
+      table: all rows, the classifier ("head") among them: `Network.table` and its like.
+      height, width: of the input, its margin included.
+      pooled: the classifier is applied once, to the mean (classification), else at every cell.
+      inputs: channels of the input.
     """
-    rows, channels = [], 3
-    for stage in stages:
+    rows, channels = [], inputs
+    for stage in table:
         parameters = multiply_adds = 0
+        if stage.kind == "max_pool":
+            height, width = strided(height, stage), strided(width, stage)
+        elif pooled and stage.name == "head":
+            height = width = 1
         for block in blocks(stage, channels):
             convs = list(block.path)
             for conv in block.path:
-                height, width = _strided(height, conv.stride), _strided(width, conv.stride)
+                height, width = strided(height, conv), strided(width, conv)
                 multiply_adds += _weights(conv) * height * width
             if isinstance(block.shortcut, Conv):
                 convs.append(block.shortcut)
                 multiply_adds += _weights(block.shortcut) * height * width
-            parameters += sum(_weights(conv) + 2 * conv.outputs for conv in convs)
-        if stage.kind == "max_pool":
-            height, width = _strided(height, stage.stride), _strided(width, stage.stride)
-        else:
-            channels = stage.outputs
+            parameters += sum(_weights(conv) + _vectors(conv) for conv in convs)
+        channels = channels if stage.kind == "max_pool" else stage.outputs
         rows.append(StageCost(stage.name, height, width, channels, parameters, multiply_adds))
-    weights = channels * num_classes
-    cells = 1 if pooled else height * width
-    head = StageCost("head", height, width, num_classes, weights + num_classes, weights * cells)
-    return (*rows, head)
+    return tuple(rows)
 
 
 def _weights(conv: Conv) -> int:
     return conv.kernel**2 * conv.inputs * conv.outputs
 
 
-def _strided(size: int, stride: int) -> int:
-    return (size - 1) // stride + 1
+def _vectors(conv: Conv) -> int:
+    """A bias, or batch norm's scale and bias."""
+    return conv.outputs if conv.bias else 2 * conv.outputs

@@ -1,27 +1,43 @@
 """Bring published weights in, take ours out.
 
     python -m drn_jax.convert torch FILE --model NAME --out DIR     a .pth file to a checkpoint
+    python -m drn_jax.convert caffe FILE --model NAME --out DIR     a .caffemodel to a checkpoint
     python -m drn_jax.convert dump DIR --out FILE                   a checkpoint to a .pth file
 
 DIR is then a working directory: `eval.py --workdir=DIR --config.data.dir=FOLDER` scores it, and
-`train.py --config.init_from=DIR` starts from it, also with other classes.
+`train.py --config.init_from=DIR` starts from it, also with other classes. For a context module
+alone name its front end, too: `--config.data.front_end=ITS_DIR`.
 """
 
 import argparse
-import hashlib
+import dataclasses
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from drn_jax import cli, config, models
-from drn_jax.convert import torch as rules
+from drn_jax import cli, config
+from drn_jax.convert import caffe, torch
+from drn_jax.convert.names import CAFFE, LAYOUTS, TORCH
+from drn_jax.convert.rules import Variables, num_classes, sha256
 from drn_jax.errors import UserError
+from drn_jax.models.dilation import PUBLISHED
 from drn_jax.report import console
+from drn_jax.tasks.segmentation import PUBLISHED_DILATION, Grid
 from drn_jax.training import sharding
 from drn_jax.training.checkpoint import Checkpoints
+
+_CAFFE = "caffe"
+"""What the metadata of Caffe's weights call the layout."""
+
+_SETS = {"dilation8_camvid": "camvid", "dilation10_cityscapes": "cityscapes"}
+"""The sets that the dilated nets were published for; `list_folder` reads the others."""
+
+_IMAGENET = {"name": "imagenet", "crop": 224, "resize": 256}
 
 
 def main() -> None:
@@ -33,43 +49,56 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     bring = commands.add_parser("torch", help="PyTorch's weights to a checkpoint")
     bring.add_argument("file", help="a .pth or .pth.tar file: fyu/drn, torchvision, pytorchcv")
-    bring.add_argument("--model", required=True, help=f"one of {', '.join(models.MODELS)}")
-    bring.add_argument("--width", type=float, default=1.0, help="of the network; default 1")
+    _describe_model(bring, TORCH)
     bring.add_argument("--variant", default="", help="of DRN-A: paper (default), published_code")
-    bring.add_argument("--out", required=True, help="the new working directory")
+    bring.set_defaults(act=torch_to_checkpoint)
+    bring = commands.add_parser("caffe", help="Caffe's weights to a checkpoint")
+    bring.add_argument("file", help="a binary .caffemodel file: VGG-16, fyu/dilation")
+    _describe_model(bring, CAFFE)
+    bring.set_defaults(act=caffe_to_checkpoint)
     take = commands.add_parser("dump", help="a checkpoint to PyTorch's weights")
     take.add_argument("workdir", help="the working directory of a run, or converted weights")
     take.add_argument("--checkpoint", default="best", help="best (default), latest, or a step")
-    take.add_argument("--layout", default="", choices=("fyu", "fyu_segment", "pytorchcv"))
+    take.add_argument("--layout", default="", choices=LAYOUTS)
     take.add_argument("--out", required=True, help="the new .pth file")
+    take.set_defaults(act=checkpoint_to_torch)
     arguments = parser.parse_args()
     try:
-        (torch_to_checkpoint if arguments.command == "torch" else checkpoint_to_torch)(arguments)
+        arguments.act(arguments)
     except UserError as error:
         cli.fail(str(error))
 
 
 def torch_to_checkpoint(arguments: argparse.Namespace) -> None:
-    """Write the file's weights as a checkpoint, with the file's SHA-256."""
-    out = Path(arguments.out)
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"--out={out} is not empty: name a new directory")
-    state = rules.read(arguments.file)
-    variables = rules.load(arguments.model, state, arguments.width, arguments.file)
-    classes = rules.num_classes(variables)
-    layout = rules.layout_of(state)
-    network = {"name": arguments.model, "width": arguments.width, "variant": arguments.variant}
-    settings = _config(network, layout, classes)
-    digest = hashlib.sha256(Path(arguments.file).read_bytes()).hexdigest()
-    source = {"file": Path(arguments.file).name, "sha256": digest, "layout": layout}
-    with Checkpoints(out) as checkpoints:
-        checkpoints.save_weights(variables, {"config": settings.to_dict(), "source": source})
-    count = sum(a.size for a in jax.tree.leaves(variables["params"]))
-    unused = sum(a.size for a in jax.tree.leaves(variables.get(rules.UNUSED, {})))
-    besides = f" and {unused:,} numbers that take no part" if unused else ""
-    console.say(f"{arguments.model}: {count:,} parameters{besides}, {classes} classes")
-    console.say(f"from {source['file']} (SHA-256 {digest}, names as {layout})")
-    console.say(f"written to {out}")
+    """Write a PyTorch file's weights as a checkpoint."""
+    _check_new(arguments.out)
+    torch.table(arguments.model, arguments.width)  # Before the file: it may be Caffe's.
+    state = torch.read(arguments.file)
+    variables = torch.load(arguments.model, state, arguments.width, arguments.file)
+    layout = torch.layout_of(state)
+    task, data = "classification", _IMAGENET
+    if layout == "fyu_segment":
+        name = "cityscapes" if num_classes(variables) == 19 else "list_folder"
+        task, data = "segmentation", {"name": name, "crop": (896, 896), "grid": {"border": "zero"}}
+    options = {"variant": arguments.variant, "running_variance": "unbiased"}
+    _write(arguments, variables, layout, _config(arguments, task, data, options))
+
+
+def caffe_to_checkpoint(arguments: argparse.Namespace) -> None:
+    """Write a Caffe file's weights as a checkpoint."""
+    _check_new(arguments.out)
+    name = arguments.model
+    variables = caffe.load(name, arguments.file, arguments.width)
+    net = PUBLISHED.get(name)
+    grid = dataclasses.asdict(Grid() if net and net.upsampling else PUBLISHED_DILATION)
+    if name == "vgg_16":
+        task, data = "classification", _IMAGENET
+    elif net and not net.front_end:
+        task, data = "context", {"front_end": "", "grid": grid}
+    else:
+        data = {"name": _SETS.get(name, "list_folder"), "crop": (256, 256), "grid": grid}
+        task = "segmentation"
+    _write(arguments, variables, _CAFFE, _config(arguments, task, data))
 
 
 def checkpoint_to_torch(arguments: argparse.Namespace) -> None:
@@ -80,26 +109,57 @@ def checkpoint_to_torch(arguments: argparse.Namespace) -> None:
         mesh = sharding.make_mesh()
         variables = checkpoints.all_variables(step, sharding.replicated(mesh))
     saved = config.parse(meta["config"])
-    layout = arguments.layout or meta.get("source", {}).get("layout") or "fyu"
-    state = rules.dump(saved.model.name, jax.device_get(variables), layout, saved.model.width)
-    rules.write(arguments.out, state)
-    console.say(f"{saved.model.name}, step {step}: {len(state)} arrays, names as {layout}")
+    source = meta.get("source", {}).get("layout")
+    layout = arguments.layout or (source if source in LAYOUTS else "")
+    state = torch.dump(saved.model.name, jax.device_get(variables), layout, saved.model.width)
+    torch.write(arguments.out, state)
+    said = f"names as {torch.layout_of(state)}"
+    console.say(f"{saved.model.name}, step {step}: {len(state)} arrays, {said}")
     console.say(f"written to {arguments.out}")
 
 
-def _config(network: dict[str, Any], layout: str, classes: int) -> ConfigDict:
-    """What eval.py needs to know of converted weights: the sets that they were published for."""
-    segments = layout == "fyu_segment"
-    data: dict[str, Any] = {"name": "imagenet", "crop": 224, "resize": 256}
-    if segments:
-        name = "cityscapes" if classes == 19 else "list_folder"
-        data = {"name": name, "crop": (896, 896), "border": "zero"}
+def _describe_model(bring: argparse.ArgumentParser, known: Iterable[str]) -> None:
+    bring.add_argument("--model", required=True, help=f"one of {', '.join(known)}")
+    bring.add_argument("--width", type=float, default=1.0, help="of the network; default 1")
+    bring.add_argument("--out", required=True, help="the new working directory")
+
+
+def _check_new(directory: str) -> None:
+    if Path(directory).exists() and any(Path(directory).iterdir()):
+        raise UserError(f"--out={directory} is not empty: name a new directory")
+
+
+def _write(
+    arguments: argparse.Namespace, variables: Variables, layout: str, settings: ConfigDict
+) -> None:
+    """Write variables as a checkpoint, with the SHA-256 of the file that they come from."""
+    digest = sha256(arguments.file)
+    source = {"file": Path(arguments.file).name, "sha256": digest, "layout": layout}
+    with Checkpoints(arguments.out) as checkpoints:
+        checkpoints.save_weights(variables, {"config": settings.to_dict(), "source": source})
+    count = sum(a.size for a in jax.tree.leaves(variables["params"]))
+    unused = sum(a.size for a in jax.tree.leaves(variables.get(torch.UNUSED, {})))
+    besides = f" and {unused:,} numbers that take no part" if unused else ""
+    classes = num_classes(variables)
+    console.say(f"{arguments.model}: {count:,} parameters{besides}, {classes} classes")
+    console.say(f"from {source['file']} (SHA-256 {digest}, names as {layout})")
+    console.say(f"written to {arguments.out}")
+
+
+def _config(
+    arguments: argparse.Namespace,
+    task: str,
+    data: Mapping[str, Any],
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> ConfigDict:
+    """What eval.py needs to know of converted weights: the sets that they were published for, and
+    the network's options."""
     given = {
-        "name": f"converted_{network['name']}",
-        "task": "segmentation" if segments else "classification",
-        "model": {**network, "running_variance": "unbiased"},
-        "data": data,
-        "batch_size": 8,
+        "name": f"converted_{arguments.model}",
+        "task": task,
+        "model": {"name": arguments.model, "width": arguments.width, **options},
+        "data": dict(data),
+        "batch_size": 1 if arguments.model in PUBLISHED else 8,
         "epochs": 1,
         "optimizer": {"learning_rate": 0.01},
         "schedule": {"kind": "poly"},

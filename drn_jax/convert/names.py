@@ -4,16 +4,37 @@
   "fyu"           fyu/drn's classifiers, and torchvision's ResNets: `layer3.0.conv1`, `fc`
   "fyu_segment"   fyu/drn's segmentation networks: `base.3.0.conv1`, `seg`, `up`
   "pytorchcv"     pytorchcv's DRNs: `features.stage3.unit1.body.conv1.conv`, `output`
+  "torchvision_vgg"  torchvision's VGG-16: `features.0`, `classifier.3`, `classifier.6`
+Caffe's names are in `caffe`.
 """
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
+from drn_jax.models import MODELS
+from drn_jax.models.dilation import PUBLISHED
 from drn_jax.models.stages import Conv, Stage, blocks
 
-Layout = Literal["fyu", "fyu_segment", "pytorchcv"]
+Layout = Literal["fyu", "fyu_segment", "pytorchcv", "torchvision_vgg"]
 
-HEAD: dict[Layout, str] = {"fyu": "fc", "fyu_segment": "seg", "pytorchcv": "output"}
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+CAFFE = ("vgg_16", "vgg_16_front_end", *PUBLISHED)
+"""Networks that Caffe's weights were published of."""
+
+TORCH = tuple(
+    name
+    for name, table in MODELS.items()
+    if name == "vgg_16" or any(stage.kind not in ("plain", "max_pool") for stage in table())
+)
+"""Networks that PyTorch's weights were published of: all with batch norm, and VGG-16."""
+
+HEAD: dict[Layout, str] = {
+    "fyu": "fc",
+    "fyu_segment": "seg",
+    "pytorchcv": "output",
+    "torchvision_vgg": "classifier.6",
+}
 """The classifier, `.weight` and `.bias`."""
 
 UPSAMPLING = "up.weight"
@@ -21,15 +42,17 @@ UPSAMPLING = "up.weight"
 
 
 class Unit(NamedTuple):
-    """One convolution and its batch norm."""
+    """One convolution, and its batch norm unless it has a bias."""
 
-    scope: tuple[str, str]
-    """Stage and block of ours that hold it."""
+    scope: tuple[str, ...]
+    """Stage and block of ours that hold it; empty for a "plain" row."""
     conv: Conv
     theirs: tuple[str, str]
-    """Prefix of their convolution and of their batch norm."""
+    """Prefix of their convolution and of their batch norm ("": none)."""
     used: bool
     """False: the published state carries it, the network does not compute with it."""
+    linear: bool = False
+    """Kept as a matrix [O, I*k*k]."""
 
 
 def units(stages: tuple[Stage, ...], layout: Layout) -> Iterator[Unit]:
@@ -37,9 +60,11 @@ def units(stages: tuple[Stage, ...], layout: Layout) -> Iterator[Unit]:
     channels = 3
     for stage, place in zip(stages, _places(stages, layout), strict=True):
         for index, block in enumerate(blocks(stage, channels)):
-            scope = (stage.name, block.name)
+            scope = (stage.name, block.name) if block.name else ()
             for conv in block.path:
-                yield Unit(scope, conv, place.conv(stage, index, conv.name), used=True)
+                theirs = place.conv(stage, index, conv.name)
+                linear = theirs[0].startswith(f"{_DENSE}.")
+                yield Unit(scope, conv, theirs, used=True, linear=linear)
             if isinstance(block.shortcut, Conv):
                 yield Unit(scope, block.shortcut, place.shortcut(index), used=True)
             elif layout != "pytorchcv" and _has_dead_shortcut(stage, index, channels):
@@ -49,9 +74,11 @@ def units(stages: tuple[Stage, ...], layout: Layout) -> Iterator[Unit]:
             channels = stage.outputs
 
 
-def has_linear_head(stages: tuple[Stage, ...]) -> bool:
-    """Whether the published classifier is a matrix [classes, C]: ResNets and what comes of them."""
-    return any(stage.kind == "max_pool" for stage in stages)
+def has_linear_head(stages: tuple[Stage, ...], layout: Layout) -> bool:
+    """Whether the published classifier is a matrix [classes, C]: VGG, ResNets and what comes of
+    them."""
+    pools = any(stage.kind == "max_pool" for stage in stages)
+    return layout == "torchvision_vgg" or (layout == "fyu" and pools)
 
 
 def _has_dead_shortcut(stage: Stage, index: int, inputs: int) -> bool:
@@ -105,8 +132,34 @@ class _PytorchCV(NamedTuple):
 _PYTORCHCV_STEM = "features.init_block"
 
 
-def _places(stages: tuple[Stage, ...], layout: Layout) -> Iterator[_Fyu | _PytorchCV]:
+class _Torchvision(NamedTuple):
+    """A row of VGG in torchvision: a member of one of its two `Sequential`s."""
+
+    prefix: str
+
+    def conv(self, stage: Stage, index: int, name: str) -> tuple[str, str]:
+        return self.prefix, ""
+
+    def shortcut(self, index: int) -> tuple[str, str]:
+        raise NotImplementedError("VGG has no shortcuts")
+
+
+_DENSE = "classifier"
+"""The second `Sequential` of torchvision's VGG, of matrices."""
+
+
+def _places(
+    stages: tuple[Stage, ...], layout: Layout
+) -> Iterator[_Fyu | _PytorchCV | _Torchvision]:
     """Where each stage of the table is kept."""
+    if layout == "torchvision_vgg":
+        members = {"features": 0, _DENSE: 0}
+        for stage in stages:
+            part = _DENSE if stage.name.startswith("fc") else "features"
+            yield _Torchvision(f"{part}.{members[part]}")
+            # A convolution is followed by ReLU, a matrix by ReLU and dropout.
+            members[part] += 3 if part == _DENSE else 1 if stage.kind == "max_pool" else 2
+        return
     rest = stages[1:]
     if layout == "pytorchcv":
         yield _PytorchCV(_PYTORCHCV_STEM)

@@ -1,5 +1,8 @@
 """PyTorch's state dictionaries to our variables and back, bit for bit.
 
+Only the first kernel of torchvision's VGG-16 is rounded: it is rewritten for our images, which are
+BGR of 0 to 255 less the mean (`rules.Rule.rgb`).
+
 The rules are those of `names`: every name of the source is used once, every array of the network is
 filled, every shape fits; anything else is an error that lists what differs. A file is opened with
 `weights_only=True`, so that it can't run code.
@@ -9,23 +12,37 @@ import os
 import pickle
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
 from drn_jax import models
-from drn_jax.convert.names import HEAD, UPSAMPLING, Layout, has_linear_head, units
+from drn_jax.convert.names import CAFFE, HEAD, TORCH, UPSAMPLING, Layout, has_linear_head, units
+from drn_jax.convert.rules import (
+    Rule,
+    Source,
+    Variables,
+    arrays,
+    check_names,
+    kernel,
+    label,
+    num_classes,
+    put,
+    with_bias,
+)
 from drn_jax.errors import UserError
-from drn_jax.models.stages import Stage
-from drn_jax.trees import differences
-
-Source = Mapping[str, Any] | str | os.PathLike[str]
-Variables = dict[str, Any]
+from drn_jax.models.stages import Conv, Stage
 
 UNUSED = "unused"
 """The collection of what a published state carries and no network computes with."""
 
+_CODEBASES: dict[Layout, str] = {
+    "fyu": "fyu/drn's classifiers and torchvision's ResNets",
+    "fyu_segment": "fyu/drn's segmentation networks",
+    "pytorchcv": "pytorchcv's DRNs",
+    "torchvision_vgg": "torchvision's VGG",
+}
 
 TRACKED = "num_batches_tracked"
 """PyTorch's step counter of a batch norm; of no use with a fixed momentum, so written as 0."""
@@ -35,23 +52,27 @@ def load(name: str, source: Source, width: float = 1.0, where: str = "") -> Vari
     """The variables of the network `name`, from the weights of a published one.
 
     Args:
-      name: one of `models.MODELS`; for a segmentation network that of its base.
+      name: one of `names.TORCH`; for a segmentation network that of its base.
       source: a mapping of names to arrays (`num_batches_tracked` may be left out), or a `.pth` or
         `.pth.tar` file of one: fyu/drn's classifiers and segmentation networks, torchvision's
-        ResNets, pytorchcv's DRNs; names may start with the `module.` of DataParallel.
+        ResNets and VGG-16, pytorchcv's DRNs; names may start with the `module.` of DataParallel.
       width: of the network, where it is not the published one.
       where: what errors call the source; by default its path, or "the mapping".
 
-    Returns: `params` and `batch_stats`, NumPy float32, which `models.create(name, num_classes)`
-      takes with the source's number of classes (`num_classes(variables)`); for DRN-C-58 also
-      `unused`, the published parameters that take no part, where the source has them.
+    Returns: `params` and (but for VGG) `batch_stats`, NumPy float32, which
+      `models.create(name, num_classes)` takes with the source's number of classes
+      (`num_classes(variables)`); for DRN-C-58 also `unused`, the published parameters that take no
+      part, where the source has them.
     Raises: UserError for a file that can't be read, and for a state of another network, naming what
       differs.
     """
-    stages = models.table(name, width)
-    where = where or ("the mapping" if isinstance(source, Mapping) else os.fspath(source))
-    state = _arrays(source if isinstance(source, Mapping) else read(source), where)
+    stages = table(name, width)
+    where = label(source, where)
+    found = arrays(source if isinstance(source, Mapping) else read(source), where)
+    state = {key.removeprefix("module."): array for key, array in found.items()}
     layout = layout_of(state)
+    if (layout == "torchvision_vgg") != (name == "vgg_16"):
+        raise UserError(f"{where} does not fit {name}: it has the names of {_CODEBASES[layout]}")
     classes = _head_classes(state, layout)
     rules = list(_rules(stages, layout, classes))
     for norm in {rule.theirs.rpartition(".")[0] for rule in rules}:
@@ -60,31 +81,34 @@ def load(name: str, source: Source, width: float = 1.0, where: str = "") -> Vari
     if not unused & set(state):
         rules = [rule for rule in rules if rule.theirs not in unused]
     upsampling = state.pop(UPSAMPLING, None) if layout == "fyu_segment" else None
-    _check_names(f"{where} does not fit {name}", state, {r.theirs: r.shape for r in rules})
+    check_names(f"{where} does not fit {name}", state, {r.theirs: r.shape for r in rules})
     if upsampling is not None and not np.array_equal(upsampling, bilinear_kernel(classes)):
         raise UserError(f"{where}: {UPSAMPLING} is not fyu/drn's fixed bilinear kernel")
     variables: Variables = {}
     for rule in rules:
-        _put(variables, rule.ours, rule.to_ours(state[rule.theirs]))
+        put(variables, rule.ours, rule.to_ours(state[rule.theirs]))
     return variables
 
 
 def dump(
-    name: str, variables: Mapping[str, Any], layout: Layout = "fyu", width: float = 1.0
+    name: str, variables: Mapping[str, Any], layout: Layout | Literal[""] = "", width: float = 1.0
 ) -> dict[str, np.ndarray]:
     """The state dictionary of the published network, for its `load_state_dict(strict=True)`.
 
     Args:
-      layout: whose names: see `names`.
+      layout: whose names: see `names`; by default "torchvision_vgg" for vgg_16, else "fyu".
 
     Returns: float32 arrays, and `num_batches_tracked` as int64 zeros. Parameters that take no part
       (DRN-C-58) are those of `variables["unused"]`, or else zeros.
-    Raises: UserError if `variables` are not those of the network, naming what differs.
+    Raises: UserError if `variables` are not those of the network, naming what differs, and for a
+      network that has no names in PyTorch, or not in that layout.
     """
-    rules = list(_rules(models.table(name, width), layout, num_classes(variables)))
-    ours = {
-        "/".join(rule.ours): rule.to_ours(np.zeros(rule.shape, np.float32)).shape for rule in rules
-    }
+    stages = table(name, width)
+    layout = layout or ("torchvision_vgg" if name == "vgg_16" else "fyu")
+    if (layout == "torchvision_vgg") != (name == "vgg_16"):
+        raise UserError(f"{name} has no names in the layout {layout}")
+    rules = list(_rules(stages, layout, num_classes(variables)))
+    ours = {"/".join(rule.ours): rule.our_shape for rule in rules}
     found = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables))
@@ -94,7 +118,7 @@ def dump(
     for path, shape in ours.items():
         if path.startswith(UNUSED):
             found.setdefault(path, np.zeros(shape, np.float32))
-    _check_names(f"the variables are not those of {name}", found, ours)
+    check_names(f"the variables are not those of {name}", found, ours)
     state: dict[str, np.ndarray] = {}
     for rule in rules:
         state[rule.theirs] = rule.to_theirs(found["/".join(rule.ours)])
@@ -108,18 +132,26 @@ def dump(
 
 def layout_of(state: Mapping[str, Any]) -> Layout:
     """Whose names a state dictionary uses, judged by their first parts."""
-    first = {str(name).removeprefix("module.").split(".")[0] for name in state}
+    parts = [str(name).removeprefix("module.").split(".") for name in state]
+    first = {part[0] for part in parts}
     if "base" in first:
         return "fyu_segment"
+    if any(part[0] == "features" and part[1:2] and part[1].isdigit() for part in parts):
+        return "torchvision_vgg"
     return "pytorchcv" if "features" in first else "fyu"
 
 
-def num_classes(variables: Mapping[str, Any]) -> int:
-    """Outputs of the classifier."""
-    try:
-        return int(variables["params"]["head"]["bias"].shape[0])
-    except (KeyError, TypeError, AttributeError):
-        raise UserError("the variables hold no params/head/bias, so no classifier") from None
+def table(name: str, width: float = 1.0) -> tuple[Stage, ...]:
+    """The stage table of a network that has names in PyTorch.
+
+    Raises: UserError for another.
+    """
+    stages = models.table(name, width)
+    if name not in TORCH:
+        command = f"`python -m drn_jax.convert caffe FILE --model {name} --out DIR`"
+        offer = f": its published weights are Caffe's, which {command} brings in"
+        raise UserError(f"PyTorch has no {name}{offer if name in CAFFE else ''}")
+    return stages
 
 
 def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
@@ -163,32 +195,17 @@ def bilinear_kernel(classes: int, stride: int = 8) -> np.ndarray:
     return np.tile(np.outer(tent, tent).astype(np.float32), (classes, 1, 1, 1))
 
 
-class _Rule(NamedTuple):
-    """One array: its path here, its name and shape there."""
-
-    ours: tuple[str, ...]
-    theirs: str
-    shape: tuple[int, ...]
-
-    def to_ours(self, array: np.ndarray) -> np.ndarray:
-        """OIHW to HWIO; the matrix [O, I] of a linear classifier to [1, 1, I, O]."""
-        if len(self.shape) == 2:
-            array = array[:, :, None, None]
-        return np.ascontiguousarray(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array)
-
-    def to_theirs(self, array: np.ndarray) -> np.ndarray:
-        """The inverse."""
-        array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
-        return np.ascontiguousarray(array.reshape(self.shape))
-
-
-def _rules(stages: tuple[Stage, ...], layout: Layout, classes: int) -> Iterator[_Rule]:
+def _rules(stages: tuple[Stage, ...], layout: Layout, classes: int) -> Iterator[Rule]:
     """All arrays but the step counters and the upsampling kernel, in the order of the network."""
-    for unit in units(stages, layout):
+    for number, unit in enumerate(units(stages, layout)):
         conv, (weight, norm) = unit.conv, unit.theirs
         params, stats = ("params", "batch_stats") if unit.used else (UNUSED, UNUSED)
-        shape = (conv.outputs, conv.inputs, conv.kernel, conv.kernel)
-        yield _Rule((params, *unit.scope, conv.name, "kernel"), f"{weight}.weight", shape)
+        path = (params, *unit.scope, conv.name)
+        if conv.bias:
+            rgb = layout == "torchvision_vgg" and number == 0
+            yield from with_bias(path, weight, conv, unit.linear, rgb)
+            continue
+        yield kernel(path, weight, conv)
         for kind, ours, theirs in (
             (params, "scale", "weight"),
             (params, "bias", "bias"),
@@ -196,46 +213,15 @@ def _rules(stages: tuple[Stage, ...], layout: Layout, classes: int) -> Iterator[
             (stats, "var", "running_var"),
         ):
             path = (kind, *unit.scope, conv.norm, ours)
-            yield _Rule(path, f"{norm}.{theirs}", (conv.outputs,))
-    channels = stages[-1].outputs
-    head = HEAD[layout]
-    linear = has_linear_head(stages) and layout == "fyu"
-    shape = (classes, channels) if linear else (classes, channels, 1, 1)
-    yield _Rule(("params", "head", "kernel"), f"{head}.weight", shape)
-    yield _Rule(("params", "head", "bias"), f"{head}.bias", (classes,))
-
-
-def _arrays(source: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
-    """The source's arrays by name, without the `module.` of DataParallel."""
-    arrays = {}
-    for name, value in source.items():
-        array = value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-        if array.dtype.kind not in "fiu":
-            raise UserError(f"{where}: {name} holds no numbers but {array.dtype}")
-        if not str(name).endswith(TRACKED):
-            array = array.astype(np.float32, copy=False)
-        arrays[str(name).removeprefix("module.")] = array
-    return arrays
+            yield Rule(path, f"{norm}.{theirs}", (conv.outputs,))
+    head = Conv("head", stages[-1].outputs, classes, kernel=1, bias=True)
+    linear = has_linear_head(stages, layout)
+    yield from with_bias(("params", "head"), HEAD[layout], head, linear)
 
 
 def _head_classes(state: Mapping[str, np.ndarray], layout: Layout) -> int:
     bias = state.get(f"{HEAD[layout]}.bias")
     return len(bias) if bias is not None and bias.ndim == 1 else 0
-
-
-def _check_names(
-    what: str, found: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Raise UserError unless names and shapes agree, listing what does not."""
-    shapes = {name: tuple(array.shape) for name, array in found.items()}
-    if shapes != dict(wanted):
-        raise UserError(f"{what}: {differences(shapes, wanted)}")
-
-
-def _put(tree: Variables, path: tuple[str, ...], value: np.ndarray) -> None:
-    for key in path[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[path[-1]] = value
 
 
 def _pytorch() -> Any:

@@ -45,3 +45,5 @@ class Dataset:
     """One RGB colour a class for drawing masks; None: take them from a colour map."""
     validation_sizes: tuple[tuple[int, int], ...] | None = None
     """(height, width) of each validation image where they differ; None: all are alike."""
+    train_sizes: tuple[tuple[int, int], ...] | None = None
+    """Likewise of the training images."""

@@ -67,7 +67,7 @@ def load(folder: str, classes: tuple[str, ...] | int | None = None) -> Dataset:
     info_path = os.path.join(folder, "info.json")
     info = _read_info(info_path)
     names = _class_names(classes, info.get("classes"), info_path)
-    train, _ = _source(folder, "train", len(names))
+    train, train_sizes = _source(folder, "train", len(names))
     validation, sizes = _source(folder, "val", len(names))
     return Dataset(
         name=os.path.basename(os.path.abspath(folder)),
@@ -78,6 +78,7 @@ def load(folder: str, classes: tuple[str, ...] | int | None = None) -> Dataset:
         std=_triple(info, "std", info_path, lambda x: _is_fraction(x) and x > 0, "in (0, 1]"),
         colors=_colors(info.get("colors"), len(names), info_path),
         validation_sizes=None if len(set(sizes)) == 1 else sizes,
+        train_sizes=None if len(set(train_sizes)) == 1 else train_sizes,
     )
 
 

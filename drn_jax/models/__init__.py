@@ -1,10 +1,12 @@
 """The networks by name: `create(name)` gives a Linen module, `MODELS` is the table of names.
 
-    model = create("drn_c_26", num_classes=10, width=0.5)
+    model = models.create("drn_c_26", num_classes=10, width=0.5)
+    images = models.preprocess("drn_c_26", photographs)  # RGB uint8 [N, H, W, 3]
     variables = model.init(key, images)
     logits, features = model.apply(variables, images, train=False)
 
-`images` are normalised floats [N, H, W, 3]; `features["logits_2d"]` is the dense class map.
+`features["logits_2d"]` is the dense class map. With `context=Context(...)` a context module refines
+it; the nets of Yu & Koltun (`dilation.PUBLISHED`) come with theirs.
 """
 
 import inspect
@@ -12,12 +14,25 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from drn_jax.errors import UserError, nearest
-from drn_jax.models import drn
-from drn_jax.models.resnet import ResidualNetwork
+from drn_jax.models import drn, stages, vgg
+from drn_jax.models.context import Context, ContextModule
+from drn_jax.models.dilation import PUBLISHED, ContextNetwork
+from drn_jax.models.inputs import IMAGENET_MEAN, IMAGENET_STD, Channels, Preprocess, Space
+from drn_jax.models.network import Network
 from drn_jax.models.stages import Stage, scale_width
+
+AnyNetwork = Network | ContextNetwork | ContextModule
+
+
+def _no_front_end() -> tuple[Stage, ...]:
+    """The front end of a context module alone."""
+    return ()
+
 
 MODELS: Mapping[str, Callable[..., tuple[Stage, ...]]] = {
     "resnet_18": partial(drn.resnet, "basic", (2, 2, 2, 2)),
@@ -40,15 +55,28 @@ MODELS: Mapping[str, Callable[..., tuple[Stage, ...]]] = {
     "drn_d_56": partial(drn.drn_d, "bottleneck", (1, 1, 3, 4, 6, 3, 2, 2)),
     "drn_d_105": partial(drn.drn_d, "bottleneck", (1, 1, 3, 4, 23, 3, 1, 1)),
     "drn_d_107": partial(drn.drn_d, "bottleneck", (1, 1, 3, 4, 23, 3, 2, 2)),
+    "vgg_16": vgg.vgg_16,
+    "vgg_16_front_end": vgg.front_end,
+    "context": _no_front_end,
+    **{name: vgg.front_end if net.front_end else _no_front_end for name, net in PUBLISHED.items()},
 }
-"""The stage table of every network, as a function of the options that its family has."""
+"""The stage table of every network, as a function of the options that its family has; of a
+published dilated net that of its front end."""
 
 _FIELDS = ("running_variance",)
-"""Options that every network has: fields of the module."""
+"""Options that every residual network has: fields of the module."""
+
+CLASSES = {
+    "vgg_16_front_end": 21,
+    "context": 21,
+    **{name: net.classes for name, net in PUBLISHED.items()},
+}
+"""Classes of what was published with other than ImageNet's 1000."""
 
 
 def table(name: str, width: float = 1.0, **options: Any) -> tuple[Stage, ...]:
-    """The stage table of a network, its channels multiplied by `width`. Raises as `create`."""
+    """The stage table of a network up to its classifier, channels multiplied by `width`; empty for
+    a context module alone. Raises as `create`."""
     if name not in MODELS:
         raise UserError(f"unknown model {name!r}: {nearest(name, MODELS)}")
     if not 0 < width < float("inf"):
@@ -63,20 +91,76 @@ def table(name: str, width: float = 1.0, **options: Any) -> tuple[Stage, ...]:
 
 def create(
     name: str,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     width: float = 1.0,
     dtype: Any = jnp.float32,
+    context: Context | None = None,
     **options: Any,
-) -> ResidualNetwork:
-    """The network `name` with every channel count but the classifier's multiplied by `width`.
+) -> AnyNetwork:
+    """The network `name` with every channel count but the classes' multiplied by `width`.
 
     Args:
+      num_classes: by default as published: ImageNet's 1000, or `CLASSES`.
       dtype: of the computation; parameters and batch statistics stay float32.
+      context: a context module behind the class map; the published nets bring their own, of which
+        this may change all but the number of layers.
       options: `running_variance` (see `layers.BatchNorm`); for DRN-A also `output_stride` and
-        `variant` (see `drn.drn_a`), which share their parameters.
+        `variant` (see `drn.drn_a`), for VGG `dropout` and `padding` (see `vgg`). None of them
+        changes a parameter.
 
     Raises: UserError for an unknown name, option or value, offering the nearest.
     """
     fields = {key: options.pop(key) for key in _FIELDS if key in options}
-    stages = table(name, width, **options)
-    return ResidualNetwork(stages, num_classes=num_classes, dtype=dtype, **fields)
+    rows = table(name, width, **options)
+    published = PUBLISHED.get(name)
+    classes = CLASSES.get(name, 1000) if num_classes is None else num_classes
+    if published:
+        context = context or published.context
+        if context.layers != published.context.layers:
+            raise UserError(
+                f"{name} has {published.context.layers} context layers, not {context.layers}: for "
+                "others use vgg_16_front_end"
+            )
+    if not rows:
+        return ContextModule(classes, context or Context(), dtype)
+    module = ContextModule(classes, context, dtype) if context else None
+    if name in CLASSES:
+        fields["head_init"] = nn.initializers.normal(vgg.FINAL_STD)
+    network = Network(rows, num_classes=classes, dtype=dtype, **fields)
+    if not module:
+        return network
+    return ContextNetwork(network, module, published.upsampling if published else 0)
+
+
+def preprocessing(
+    name: str,
+    mean: Channels | None = None,
+    std: Channels = IMAGENET_STD,
+    space: Space | None = None,
+    **options: Any,
+) -> Preprocess:
+    """What turns RGB uint8 images into the input of a network: its space, mean and margin.
+
+    Args:
+      mean, std: of the training images, RGB in [0, 1]; by default the published net's, else
+        ImageNet's.
+      space: by default the published one: "bgr" for VGG and the nets made of it, else "rgb". A VGG
+        that starts from random weights learns only in "rgb": inputs near 100 are too large for it.
+      options: as for `create`.
+
+    Raises: UserError as `create`, and for a context module alone, which takes maps.
+    """
+    rows = table(name, **options)
+    if not rows:
+        raise UserError(f"{name} takes the class maps of a front end, not images")
+    if mean is None and name in PUBLISHED:
+        blue, green, red = (value / 255 for value in PUBLISHED[name].bgr_mean)
+        mean = (red, green, blue)
+    if space is None:
+        space = "bgr" if any(row.kind == "plain" for row in rows) else "rgb"
+    return Preprocess(mean or IMAGENET_MEAN, std, space, stages.surroundings(rows))
+
+
+def preprocess(name: str, images: jax.Array, **options: Any) -> jax.Array:
+    """RGB uint8 [N, H, W, 3] to the input of a network: see `preprocessing`."""
+    return preprocessing(name, **options)(images)

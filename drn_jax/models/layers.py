@@ -11,6 +11,10 @@ from jax import lax
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """N(0, sqrt(2 / (k * k * outputs))): how fyu/drn draws every convolution, the classifier too."""
 
+fan_in_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+"""N(0, sqrt(2 / (k * k * inputs))) (He et al. 2015): keeps the size of activations where no batch
+norm does."""
+
 
 def dilated_conv(
     x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1, padding: int = 0
@@ -39,11 +43,22 @@ def dilated_conv(
     )
 
 
-def max_pool(x: jax.Array, kernel: int, stride: int) -> jax.Array:
-    """The greatest of every kernel x kernel window of [N, H, W, C], padded like a convolution."""
-    pad = (kernel // 2, kernel // 2)
+def max_pool(
+    x: jax.Array, kernel: int, stride: int, padding: int, *, ceil: bool = False
+) -> jax.Array:
+    """The greatest of every kernel x kernel window of [N, H, W, C], `padding` pixels around it.
+
+    `ceil` adds a last window that hangs over the lower or right edge where one would start on the
+    map (Caffe); else what fills no window is left out (PyTorch).
+    """
+
+    def sides(size: int) -> tuple[int, int]:
+        over = (kernel - size - 2 * padding) % stride if ceil else 0
+        return padding, padding + over
+
     window, strides = (1, kernel, kernel, 1), (1, stride, stride, 1)
-    return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, ((0, 0), pad, pad, (0, 0)))
+    pads = ((0, 0), sides(x.shape[1]), sides(x.shape[2]), (0, 0))
+    return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)
 
 
 class DilatedConv(nn.Module):

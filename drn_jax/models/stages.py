@@ -1,17 +1,22 @@
-"""The stage table: what a residual network is, in rows.
+"""The stage table: what a network is, in rows.
 
 A network is a tuple of `Stage` rows. `blocks` spells a row out as the convolutions that it stands
 for, and everything that must agree is read from that one expansion: the network itself
-(`resnet.ResidualNetwork`), its cost (`analysis.cost`), and the parameter names.
+(`network.Network`, `context.ContextModule`), its receptive field and cost (`analysis`), and the
+parameter names.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Literal
 
-Kind = Literal["conv", "basic", "bottleneck", "max_pool"]
+Kind = Literal["conv", "basic", "bottleneck", "plain", "max_pool"]
+"""What a row is made of: convolutions with batch norm ("conv"), the residual blocks of He et al.
+("basic", "bottleneck"), one convolution with a bias and no norm ("plain": VGG, the context module,
+classifiers), or a pooling."""
 
-EXPANSION = {"conv": 1, "basic": 1, "bottleneck": 4, "max_pool": 1}
+EXPANSION = {"conv": 1, "basic": 1, "bottleneck": 4, "plain": 1, "max_pool": 1}
 """Output channels of a block over the stage's `channels` (He et al. 2016)."""
 
 
@@ -24,6 +29,8 @@ class Stage:
     their own: a converted ResNet keeps its receptive field only if the convolution that lost its
     stride still dilates like the level before (DRN paper, Fig. 1). A bottleneck has one 3x3
     convolution and takes the first of the two.
+
+    A "plain" row is one convolution; only it reads `relu` and `dropout`.
     """
 
     name: str
@@ -35,6 +42,13 @@ class Stage:
     first_dilation: tuple[int, int] | None = None
     residual: bool = True
     kernel: int = 3
+    padding: int | None = None
+    """Pixels on each side of every map; None: so many that stride 1 keeps the size."""
+    ceil: bool = False
+    """A pooling whose last window may hang over the edge, as Caffe's do."""
+    relu: bool = True
+    dropout: float = 0.0
+    """Share of the outputs that training sets to 0."""
 
     @property
     def outputs(self) -> int:
@@ -44,7 +58,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Conv:
-    """One convolution with batch norm, padded so that stride 1 keeps the size."""
+    """One convolution, with batch norm or with a bias."""
 
     name: str
     inputs: int
@@ -52,6 +66,8 @@ class Conv:
     kernel: int
     stride: int = 1
     dilation: int = 1
+    bias: bool = False
+    pad: int | None = None
 
     @property
     def norm(self) -> str:
@@ -60,8 +76,9 @@ class Conv:
 
     @property
     def padding(self) -> int:
-        """Pixels of zeros on each side, also at stride 2, as in PyTorch."""
-        return self.dilation * (self.kernel // 2)
+        """Pixels of zeros on each side, also at stride 2, as in PyTorch: `pad`, or so many that
+        stride 1 keeps the size."""
+        return self.dilation * (self.kernel // 2) if self.pad is None else self.pad
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,9 @@ def blocks(stage: Stage, inputs: int) -> Iterator[Block]:
     """The blocks of a stage that receives `inputs` channels; none for a pooling stage."""
     if stage.kind == "max_pool":
         return
+    if stage.kind == "plain":
+        yield Block("", (_conv(stage, stage.name, inputs),), "none")
+        return
     for index in range(stage.blocks):
         first = index == 0
         stride = stage.stride if first else 1
@@ -95,6 +115,20 @@ def blocks(stage: Stage, inputs: int) -> Iterator[Block]:
             shortcut = Conv("projection", inputs, stage.outputs, kernel=1, stride=stride)
         yield Block(f"block{index + 1}", path, shortcut)
         inputs = stage.outputs
+
+
+def _conv(stage: Stage, name: str, inputs: int) -> Conv:
+    """The convolution of a "plain" row."""
+    return Conv(
+        name,
+        inputs,
+        stage.channels,
+        stage.kernel,
+        stage.stride,
+        stage.dilation,
+        bias=True,
+        pad=stage.padding,
+    )
 
 
 def _path(stage: Stage, inputs: int, stride: int, dilations: tuple[int, int]) -> tuple[Conv, ...]:
@@ -113,6 +147,56 @@ def _path(stage: Stage, inputs: int, stride: int, dilations: tuple[int, int]) ->
     )
 
 
+def pool_padding(stage: Stage) -> int:
+    """Pixels around the map of a pooling row, on each side."""
+    return stage.kernel // 2 if stage.padding is None else stage.padding
+
+
+def strided(size: int, layer: Conv | Stage) -> int:
+    """Cells along an axis of `size` behind a convolution or a pooling row; 0 if none is left."""
+    if isinstance(layer, Conv):
+        reach, room = layer.dilation * (layer.kernel - 1), size + 2 * layer.padding
+    else:
+        reach, room = layer.kernel - 1, size + 2 * pool_padding(layer)
+        if layer.ceil:
+            room += (reach + 1 - room) % layer.stride
+    return max(0, (room - reach - 1) // layer.stride + 1)
+
+
+def cells(stages: tuple[Stage, ...], size: int) -> int:
+    """Cells of the last map along an axis for an input of `size` pixels; 0 if none is left."""
+    for stage in stages:
+        size = row_cells(stage, size)
+    return size
+
+
+def row_cells(stage: Stage, size: int) -> int:
+    """Cells along an axis of `size` behind one row."""
+    if stage.kind == "max_pool":
+        return strided(size, stage) if size else 0
+    for block in blocks(stage, stage.channels):
+        for conv in block.path:
+            size = strided(size, conv) if size else 0
+    return size
+
+
+def least_size(stages: tuple[Stage, ...]) -> int:
+    """The smallest input that leaves one cell, pixels."""
+    return next(size for size in count(1) if cells(stages, size))
+
+
+def surroundings(stages: tuple[Stage, ...]) -> int:
+    """Pixels on each side of an image that its network needs to give a cell for every
+    `output_stride` pixels: what its rows leave unpadded, 186 for the dilated VGG front end."""
+    stride, missing = 1, 0
+    for stage in stages:
+        if stage.kind == "plain":
+            [conv] = next(blocks(stage, 1)).path
+            missing += stride * (conv.dilation * (conv.kernel - 1) - 2 * conv.padding)
+        stride *= stage.stride
+    return missing // 2
+
+
 def scale_width(stages: tuple[Stage, ...], width: float) -> tuple[Stage, ...]:
     """The same table with every channel count multiplied by `width`, rounded, at least 1."""
     return tuple(replace(s, channels=max(1, round(s.channels * width))) for s in stages)
@@ -124,3 +208,8 @@ def output_stride(stages: tuple[Stage, ...]) -> int:
     for stage in stages:
         stride *= stage.stride
     return stride
+
+
+def classifier(num_classes: int) -> Stage:
+    """The row behind a network's table: the 1x1 convolution that scores every cell."""
+    return Stage("head", "plain", num_classes, kernel=1, relu=False)

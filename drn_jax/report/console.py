@@ -1,10 +1,11 @@
 """What a run prints: the table of the model, and its progress, as a bar or as plain lines."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
 from rich.table import Table
 
 from drn_jax.analysis.cost import StageCost
@@ -60,6 +61,14 @@ def _cell(value: float | None) -> str:
 def totals(costs: Sequence[StageCost]) -> tuple[int, int]:
     """Parameters and multiply-adds of all stages together."""
     return sum(c.parameters for c in costs), sum(c.multiply_adds for c in costs)
+
+
+Item = TypeVar("Item")
+
+
+def progress(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
+    """The items, with a bar on a terminal while they are being made."""
+    yield from track(items, title, total, console=_console, disable=not _console.is_terminal)
 
 
 class RunProgress:

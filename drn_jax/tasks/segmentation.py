@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,55 +10,98 @@ import numpy as np
 
 from drn_jax.data.dataset import IGNORED
 from drn_jax.tasks.classification import cross_entropy
-from drn_jax.tasks.upsampling import Border, upsample
+from drn_jax.tasks.upsampling import Alignment, Border, sampled, upsample
 
 Arrays = Mapping[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How the cells of a class map lie on the pixels of the image."""
+
+    alignment: Alignment = "centre"
+    """Where a cell lies, see `upsampling`: in the middle of its pixels, or at their first."""
+    border: Border = "clamp"
+    """Beyond the class map when it is upsampled: its edge again, or 0 as in fyu/drn."""
+    interpolate: Literal["logits", "probabilities"] = "logits"
+    """What is upsampled: scores before the softmax (fyu/drn), or behind it (fyu/dilation)."""
+    loss_at: Literal["pixels", "cells"] = "pixels"
+    """Where the loss is taken: at every pixel of the upsampled map (fyu/drn, Dilation10), or at
+    every cell, with the label under it (the other nets of fyu/dilation)."""
+
+
+PUBLISHED_DILATION = Grid("corner", "clamp", "probabilities", "cells")
+"""fyu/dilation's grid, but for Cityscapes, whose net upsamples by itself."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
     """One class a pixel: `batch["mask"]` uint8 [N, H, W], 255 ignored.
 
-    `output_stride` is that of `features["logits_2d"]`; `border` see `upsampling.upsample`.
+    `output_stride` is that of `features["logits_2d"]`. A network that upsamples by itself gives
+    `features["pixel_logits"]`; then of the grid only `loss_at` counts.
     """
 
     num_classes: int
     output_stride: int = 8
-    border: Border = "clamp"
+    grid: Grid = Grid()
     name: ClassVar[str] = "segmentation"
     primary: ClassVar[str] = "miou"
 
-    def pixel_logits(self, features: Arrays, height: int, width: int) -> jax.Array:
-        """Logits of every pixel, float32 [N, height, width, classes].
+    def pixel_scores(self, features: Arrays, height: int, width: int) -> jax.Array:
+        """Unnormalised log-probabilities of every pixel, float32 [N, height, width, classes].
 
-        Upsampling before the softmax, as fyu/drn does. Cells beyond the image's lower and right
-        edge, where its size is no multiple of the stride, are cut off.
+        Cells beyond the image's lower and right edge, where its size is no multiple of the stride,
+        are cut off.
         """
-        full = upsample(features["logits_2d"], self.output_stride, self.border)
+        grid = self.grid
+        if "pixel_logits" in features:
+            full = features["pixel_logits"]
+        elif grid.interpolate == "logits":
+            full = upsample(features["logits_2d"], self.output_stride, grid.border, grid.alignment)
+        else:
+            p = jax.nn.softmax(features["logits_2d"])
+            p = upsample(p, self.output_stride, grid.border, grid.alignment)
+            full = jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny))
         return full[:, :height, :width, :]
 
     def loss(self, logits: jax.Array, features: Arrays, batch: Arrays) -> jax.Array:
-        """Mean cross-entropy in nats over all counting pixels of the batch."""
+        """Mean cross-entropy in nats over the batch's counting pixels, or cells."""
         del logits
-        total, count = self._loss(self.pixel_logits(features, *batch["mask"].shape[1:]), batch)
+        if self.grid.loss_at == "cells":
+            total, count = self._cell_loss(features, batch)
+        else:
+            scores = self.pixel_scores(features, *batch["mask"].shape[1:])
+            total, count = _loss(scores, batch["mask"], _counting(batch))
         return total / jnp.maximum(count, 1)
 
     def sums(self, logits: jax.Array, features: Arrays, batch: Arrays) -> dict[str, jax.Array]:
-        """`loss` (float32), and `confusion` int32 [truth, prediction], in pixels."""
+        """`loss` (float32) over `count` pixels or cells, and `confusion` int32 [truth, prediction],
+        always in pixels."""
         del logits
-        pixels = self.pixel_logits(features, *batch["mask"].shape[1:])
-        total, _ = self._loss(pixels, batch)
-        truth = jnp.where(_counting(batch), batch["mask"].astype(jnp.int32), -1)
-        broken = jnp.isnan(pixels).any(-1)  # Never right: argmax would say class 0.
-        prediction = jnp.where(broken, (truth + 1) % self.num_classes, pixels.argmax(-1))
-        return {"loss": total, "confusion": confusion(truth, prediction, self.num_classes)}
+        scores = self.pixel_scores(features, *batch["mask"].shape[1:])
+        counting = _counting(batch)
+        if self.grid.loss_at == "cells":
+            total, count = self._cell_loss(features, batch)
+        else:
+            total, count = _loss(scores, batch["mask"], counting)
+        truth = jnp.where(counting, batch["mask"].astype(jnp.int32), -1)
+        broken = jnp.isnan(scores).any(-1)  # Never right: argmax would say class 0.
+        prediction = jnp.where(broken, (truth + 1) % self.num_classes, scores.argmax(-1))
+        matrix = confusion(truth, prediction, self.num_classes)
+        return {"loss": total, "count": count, "confusion": matrix}
 
     def predict(
         self, logits: jax.Array, features: Arrays, size: tuple[int, int]
     ) -> dict[str, jax.Array]:
-        """`mask` int32 [N, H, W]: the likeliest class of every pixel of images of `size`."""
+        """`mask` int32 [N, H, W]: the likeliest class of every pixel of images of `size`; with a
+        context module also `front_end_mask`, the same before it."""
         del logits
-        return {"mask": self.pixel_logits(features, *size).argmax(-1)}
+        found = {"mask": self.pixel_scores(features, *size).argmax(-1)}
+        if "front_end" in features:
+            before = {"logits_2d": features["front_end"]}
+            found["front_end_mask"] = self.pixel_scores(before, *size).argmax(-1)
+        return found
 
     def scores(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """`loss`, `miou` and `pixel_accuracy` in [0, 1].
@@ -66,18 +109,28 @@ class Segmentation:
         The mean runs over the classes that occur in truth or prediction.
         """
         matrix = sums["confusion"]
-        count = max(int(matrix.sum()), 1)
+        pixels = max(int(matrix.sum()), 1)
         return {
-            "loss": float(sums["loss"]) / count,
+            "loss": float(sums["loss"]) / max(int(sums["count"]), 1),
             "miou": float(np.nanmean(class_iou(matrix))) if matrix.any() else 0.0,
-            "pixel_accuracy": int(np.trace(matrix)) / count,
+            "pixel_accuracy": int(np.trace(matrix)) / pixels,
         }
 
-    def _loss(self, pixels: jax.Array, batch: Arrays) -> tuple[jax.Array, jax.Array]:
-        counts = _counting(batch)
-        label = jnp.where(counts, batch["mask"].astype(jnp.int32), 0)
-        losses = jnp.where(counts, cross_entropy(pixels, label), 0.0)
-        return losses.sum(), counts.sum(dtype=jnp.int32)
+    def _cell_loss(self, features: Arrays, batch: Arrays) -> tuple[jax.Array, jax.Array]:
+        scores = features["logits_2d"]
+        cells = scores.shape[1], scores.shape[2]
+
+        def under(mask: jax.Array) -> jax.Array:
+            return sampled(mask, cells, self.output_stride, self.grid.alignment)
+
+        return _loss(scores, under(batch["mask"]), under(_counting(batch)))
+
+
+def _loss(scores: jax.Array, mask: jax.Array, counts: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy summed over what counts, and how many those are."""
+    label = jnp.where(counts, mask.astype(jnp.int32), 0)
+    losses = jnp.where(counts, cross_entropy(scores, label), 0.0)
+    return losses.sum(), counts.sum(dtype=jnp.int32)
 
 
 def confusion(truth: jax.Array, prediction: jax.Array, classes: int) -> jax.Array:

@@ -1,7 +1,9 @@
 """Bilinear upsampling of a class map to the image: parameter-free, by shifted copies.
 
-Cell k of a map with stride s covers pixels s*k to s*k + s - 1, so its centre lies at pixel
-s*k + (s - 1)/2: the grid of the transposed convolution in fyu/drn (kernel 2s, stride s, pad s/2).
+Two conventions say where cell k of a map with stride s lies on an axis of pixels:
+  "centre"  at s*k + (s - 1)/2, the middle of the s pixels that it covers and of its receptive
+            field: fyu/drn's and Dilation10's transposed convolution (kernel 2s, stride s, pad s/2)
+  "corner"  at s*k: where fyu/dilation samples labels, and where its zoom puts the cells
 Every pixel is a weighted mean of two neighbouring cells along each axis. Written as three shifted
 copies and small constant weights, each axis partitions over devices with a halo of one cell.
 """
@@ -13,19 +15,39 @@ import jax.numpy as jnp
 import numpy as np
 
 Border = Literal["clamp", "zero"]
+Alignment = Literal["centre", "corner"]
 
 
-def upsample(x: jax.Array, factor: int, border: Border = "clamp") -> jax.Array:
+def upsample(
+    x: jax.Array, factor: int, border: Border = "clamp", alignment: Alignment = "centre"
+) -> jax.Array:
     """Enlarge [N, h, w, C] to [N, h*factor, w*factor, C].
 
     `border` says what lies beyond the map: "clamp", its edge cells again, as bilinear resizing
     does, or "zero", as in the published transposed convolution, which fades the logits towards 0
-    over the outer factor/2 pixels.
+    over the outer factor/2 pixels. `alignment`: see the module.
     """
-    return _along(_along(x, 1, factor, border), 2, factor, border)
+    for axis in (1, 2):
+        x = _along(x, axis, factor, border, alignment)
+    return x
 
 
-def _along(x: jax.Array, axis: int, factor: int, border: Border) -> jax.Array:
+def sampled(
+    mask: jax.Array, cells: tuple[int, int], stride: int, alignment: Alignment
+) -> jax.Array:
+    """The label under every cell: [N, H, W] -> [N, *cells].
+
+    "corner" takes pixel stride*k; "centre" stride*k + stride//2, the lower right one of the four
+    that touch the cell's middle. A cell beyond the edge takes the last pixel.
+    """
+    first = stride // 2 if alignment == "centre" else 0
+    for axis, count in zip((1, 2), cells, strict=True):
+        pixels = np.minimum(np.arange(count) * stride + first, mask.shape[axis] - 1)
+        mask = jnp.take(mask, pixels, axis=axis)
+    return mask
+
+
+def _along(x: jax.Array, axis: int, factor: int, border: Border, alignment: Alignment) -> jax.Array:
     size = x.shape[axis]
     pads = [(1, 1) if a == axis else (0, 0) for a in range(x.ndim)]
     padded = jnp.pad(x, pads, mode="edge" if border == "clamp" else "constant")
@@ -33,8 +55,10 @@ def _along(x: jax.Array, axis: int, factor: int, border: Border) -> jax.Array:
         jnp.expand_dims(jax.lax.slice_in_dim(padded, k, k + size, axis=axis), axis + 1)
         for k in range(3)
     )
-    # Pixel j of a cell lies at (j + 1/2)/factor - 1/2 cells from the cell's centre.
-    offset = (np.arange(factor) + 0.5) / factor - 0.5
+    # How far pixel j of a cell lies behind the cell's place, in cells.
+    offset = np.arange(factor) / factor
+    if alignment == "centre":
+        offset = (np.arange(factor) + 0.5) / factor - 0.5
     shape = [factor if a == axis + 1 else 1 for a in range(x.ndim + 1)]
 
     def weight(values: np.ndarray) -> jax.Array:

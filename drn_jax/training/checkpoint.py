@@ -156,7 +156,7 @@ class Checkpoints:
         return TrainState(
             step=loaded["step"],
             params=variables["params"],
-            batch_stats=variables["batch_stats"],
+            batch_stats=variables.get("batch_stats", {}),
             opt_state=loaded["opt_state"],
             unused=variables.get("unused", {}),
         )
@@ -176,22 +176,34 @@ class Checkpoints:
         return self._load(step, {"variables": stored}, sharding)["variables"]
 
     def transfer(
-        self, step: int, variables: dict[str, Any], sharding: Sharding
+        self, step: int, variables: dict[str, Any], sharding: Sharding, part: str = ""
     ) -> tuple[dict[str, Any], bool]:
         """`variables` with all that the checkpoint holds, for another task or class count.
 
         Where only the classifier's shape differs, it keeps the values of `variables`.
 
+        Args:
+          part: "front_end" or "context", where the checkpoint may be of that part of the network
+            alone; the rest then stays as in `variables`.
+
         Returns: the variables, and whether the classifier stayed as it was.
         Raises: UserError if anything but the classifier differs, naming what does.
         """
         stored = self._metadata(step).metadata["variables"]
-        saved, wanted = shapes(_network(stored)), shapes(_network(variables))
+        part = "" if part in stored["params"] else part
+        inner = {name: tree[part] for name, tree in variables.items() if part in tree}
+        inner = inner if part else variables
+        saved, wanted = shapes(_network(stored)), shapes(_network(inner))
         fresh_head = saved != wanted
         self._check(step, _without_head(saved), _without_head(wanted))
         loaded = self.all_variables(step, sharding)
         if fresh_head:
-            loaded["params"]["head"] = variables["params"]["head"]
+            loaded["params"]["head"] = inner["params"]["head"]
+        if part:
+            loaded = {
+                name: {**tree, part: loaded[name]} if name in loaded else tree
+                for name, tree in variables.items()
+            }
         return loaded, fresh_head
 
     def _check(self, step: int, saved: Shapes, wanted: Shapes) -> None:
@@ -214,7 +226,7 @@ class Checkpoints:
 
 def _network(variables: Mapping[str, Any]) -> dict[str, Any]:
     """What the model itself has, of all that a checkpoint may carry."""
-    return {"params": variables["params"], "batch_stats": variables["batch_stats"]}
+    return {name: variables[name] for name in ("params", "batch_stats") if name in variables}
 
 
 def _without_head(named: Shapes) -> Shapes:

@@ -11,7 +11,8 @@ import optax
 
 @flax.struct.dataclass
 class TrainState:
-    """A pytree: `step` int32 scalar, parameters, batch statistics and optimiser state, float32."""
+    """A pytree: `step` int32 scalar, parameters, batch statistics (none without batch norm) and
+    optimiser state, float32."""
 
     step: jax.Array
     params: Any
@@ -23,22 +24,22 @@ class TrainState:
     @property
     def variables(self) -> dict[str, Any]:
         """What `model.apply` takes."""
-        carried = {"unused": self.unused} if self.unused else {}
-        return {"params": self.params, "batch_stats": self.batch_stats, **carried}
+        carried = {"batch_stats": self.batch_stats, "unused": self.unused}
+        return {"params": self.params, **{name: tree for name, tree in carried.items() if tree}}
 
 
 def init(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     key: jax.Array,
-    image_shape: tuple[int, int, int],
+    input_shape: tuple[int, int, int],
 ) -> TrainState:
-    """The state before step 0, for images [H, W, 3]. Pure: use it under jit or eval_shape."""
-    variables = model.init(key, jnp.zeros((1, *image_shape), jnp.float32))
+    """The state before step 0, for inputs [H, W, C]. Pure: use it under jit or eval_shape."""
+    variables = model.init(key, jnp.zeros((1, *input_shape), jnp.float32))
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        batch_stats=variables["batch_stats"],
+        batch_stats=variables.get("batch_stats", {}),
         opt_state=optimizer.init(params),
     )

@@ -8,7 +8,7 @@ import pytest
 
 from drn_jax.analysis.cost import of_stages
 from drn_jax.models import MODELS, create, table
-from drn_jax.models.resnet import ResidualNetwork
+from drn_jax.models.network import Network
 from drn_jax.models.stages import Stage, scale_width
 
 MULTIPLY_ADDS = {
@@ -32,7 +32,7 @@ RESNET = (
 
 @cache
 def variable_shapes(stages):
-    model = ResidualNetwork(stages)
+    model = Network(stages)
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
 
 
@@ -54,7 +54,7 @@ def test_parameters_of_every_row_are_those_of_the_network(stages):
 @pytest.mark.parametrize("stages", [*map(table, MODELS), RESNET], ids=[*MODELS, "resnet"])
 def test_sizes_of_every_row_are_those_of_its_feature_map(stages):
     _, features = jax.eval_shape(
-        ResidualNetwork(stages).apply, variable_shapes(stages), image(45, 62)
+        Network(stages).apply, variable_shapes(stages), image(45, 62)
     )
     rows = of_stages(stages, 1000, 45, 62, pooled=False)
     sizes = {row.name: (1, row.height, row.width, row.channels) for row in rows}

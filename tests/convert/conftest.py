@@ -2,9 +2,10 @@
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 import numpy as np
 import pytest
@@ -30,19 +31,33 @@ def _procedural() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    """PyTorch; what needs it is skipped without the extra `torch`."""
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="session")
 def procedural() -> ModuleType:
     return _procedural()
 
 
 @pytest.fixture(scope="session")
-def golden(procedural):
-    """`golden(name)`: the state, facts and figures of one published network."""
+def goldens() -> Path:
+    """The folder of the goldens."""
+    return FOLDER
 
-    def read(name: str) -> Golden:
+
+@pytest.fixture(scope="session")
+def golden(procedural):
+    """`golden(name)`: the state, facts and figures of one published network. `golden(name, drawn)`
+    takes arrays that were drawn before, by name."""
+
+    def read(name: str, drawn: Mapping[str, np.ndarray] = MappingProxyType({})) -> Golden:
         facts = json.loads((FOLDER / f"{name}.json").read_text())
-        state = {
-            key: procedural.tensor(key, tuple(shape)) for key, shape in dict(facts["state"]).items()
-        }
+        state = {}
+        for key, shape in dict(facts["state"]).items():
+            known = key in drawn and drawn[key].shape == tuple(shape)
+            state[key] = drawn[key] if known else procedural.tensor(key, tuple(shape))
         with np.load(FOLDER / f"{name}.npz") as figures:
             return Golden(name, state, facts, dict(figures))
 

@@ -9,16 +9,27 @@ import pytest
 
 from drn_jax import models
 from drn_jax.convert import torch as convert
-from drn_jax.convert.names import units
+from drn_jax.convert.names import CAFFE, TORCH, units
 from drn_jax.errors import UserError
 
 NARROW = 0.05
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet, RGB, as torchvision states them."""
 
-def published(name, layout="fyu", width=NARROW, classes=7, seed=0):
-    """A state dictionary of a published network, at a narrow width, filled with random numbers."""
+RESIDUAL = [name for name in TORCH if name != "vgg_16"]
+
+
+def shapes_of(name, width=NARROW, classes=7):
+    """The variables of a network, shapes alone."""
     model = models.create(name, num_classes=classes, width=width)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
+    image = np.zeros((1, 224, 224, 3), np.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), image)
+
+
+def published(name, layout="", width=NARROW, classes=7, seed=0):
+    """A state dictionary of a published network, at a narrow width, filled with random numbers."""
+    shapes = shapes_of(name, width, classes)
     zeros = jax.tree.map(lambda a: np.zeros(a.shape, np.float32), shapes)
     rng = np.random.default_rng(seed)
     return {
@@ -36,7 +47,7 @@ def same(first, second):
     )
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", RESIDUAL)
 def test_load_dump_load_is_bit_identical_for_every_model(name):
     state = published(name)
     variables = convert.load(name, state, NARROW)
@@ -47,12 +58,11 @@ def test_load_dump_load_is_bit_identical_for_every_model(name):
     assert jax.tree.all(jax.tree.map(np.array_equal, again, variables))
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", TORCH)
 def test_loaded_variables_are_those_that_the_model_has(name):
     variables = convert.load(name, published(name), NARROW)
     variables.pop(convert.UNUSED, None)
-    model = models.create(name, num_classes=convert.num_classes(variables), width=NARROW)
-    wanted = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
+    wanted = shapes_of(name, classes=convert.num_classes(variables))
     assert jax.tree.map(lambda a: a.shape, variables) == jax.tree.map(lambda a: a.shape, wanted)
 
 
@@ -130,6 +140,101 @@ def test_variables_of_another_model_are_not_dumped():
     variables = convert.load("drn_d_22", published("drn_d_22"), NARROW)
     with pytest.raises(UserError, match="the variables are not those of drn_d_38"):
         convert.dump("drn_d_38", variables, width=NARROW)
+
+
+@pytest.mark.parametrize("name", ["vgg_16_front_end", "dilation8_camvid", "context10_cityscapes"])
+def test_a_net_of_caffe_is_refused_with_the_command_that_brings_it_in(name):
+    command = f"`python -m drn_jax.convert caffe FILE --model {name} --out DIR` brings in"
+    for act in (convert.load, convert.dump):
+        with pytest.raises(UserError, match=f"^PyTorch has no {name}") as caught:
+            act(name, {})
+        assert command in str(caught.value)
+
+
+def test_every_network_that_was_published_is_known_to_one_conversion_or_both():
+    assert set(models.MODELS) - {*CAFFE, *TORCH} == {"context"}
+    assert {*CAFFE} & {*TORCH} == {"vgg_16"}
+
+
+class TestVGG:
+    """torchvision's VGG-16, as its two chains of modules that hold what `torchvision.models.vgg16`
+    holds; channels a 32nd as many."""
+
+    WIDTH = 1 / 32
+    CHANNELS = (2, 2, "M", 4, 4, "M", 8, 8, 8, "M", 16, 16, 16, "M", 16, 16, 16, "M")
+
+    @pytest.fixture
+    def peer(self, torch):
+        nn = torch.nn
+        features, inputs = [], 3
+        for channels in self.CHANNELS:
+            if channels == "M":
+                features.append(nn.MaxPool2d(2, 2))
+                continue
+            features += [nn.Conv2d(inputs, channels, 3, padding=1), nn.ReLU()]
+            inputs = channels
+        dense = [nn.Linear(inputs * 49, 128), nn.ReLU(), nn.Dropout()]
+        dense += [nn.Linear(128, 128), nn.ReLU(), nn.Dropout(), nn.Linear(128, 7)]
+        chain = {"features": nn.Sequential(*features), "avgpool": nn.AdaptiveAvgPool2d(7)}
+        chain |= {"flatten": nn.Flatten(), "classifier": nn.Sequential(*dense)}
+        model = nn.Sequential()
+        for name, module in chain.items():
+            model.add_module(name, module)
+        torch.manual_seed(0)
+        for parameter in model.parameters():
+            # As large as keeps activations, so that every one of them counts in the logits.
+            scale = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.3
+            nn.init.normal_(parameter, std=scale)
+        return model.eval()
+
+    def state(self, peer):
+        return {key: value.numpy() for key, value in peer.state_dict().items()}
+
+    def test_logits_of_the_same_photographs_are_torchvisions(self, torch, peer):
+        photographs = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+        photographs[..., 0] //= 2  # Red and blue differ, or their order would not matter much.
+        scaled = torch.from_numpy(photographs.transpose(0, 3, 1, 2)).float() / 255
+        mean, std = (torch.tensor(v)[None, :, None, None] for v in (MEAN, STD))
+        with torch.no_grad():
+            expected = peer((scaled - mean) / std).numpy()
+        variables = convert.load("vgg_16", peer.state_dict(), self.WIDTH)
+        assert set(variables) == {"params"}
+        model = models.create("vgg_16", convert.num_classes(variables), self.WIDTH)
+        images = models.preprocessing("vgg_16")(photographs, surrounded=True)
+        logits, _ = model.apply(variables, images)
+        np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
+        assert np.ptp(expected, axis=0).max() > 1e-3 * np.abs(expected).max()
+
+    def test_dumped_again_it_is_the_same_but_for_rounding_in_the_first_kernel(self, torch, peer):
+        state = self.state(peer)
+        dumped = convert.dump("vgg_16", convert.load("vgg_16", state, self.WIDTH), width=self.WIDTH)
+        first = "features.0.weight"
+        np.testing.assert_allclose(dumped[first], state[first], rtol=3e-7)
+        assert same({**dumped, first: state[first]}, state)
+        assert list(dumped) == list(state)
+        tensors = {key: torch.from_numpy(value) for key, value in dumped.items()}
+        peer.load_state_dict(tensors, strict=True)
+
+    def test_a_written_file_is_read_back(self, peer, tmp_path):
+        convert.write(tmp_path / "vgg16.pth", self.state(peer))
+        found = convert.load("vgg_16", tmp_path / "vgg16.pth", self.WIDTH)
+        wanted = convert.load("vgg_16", self.state(peer), self.WIDTH)
+        assert jax.tree.all(jax.tree.map(np.array_equal, found, wanted))
+
+    def test_its_names_fit_no_other_network_and_no_other_names_fit_it(self):
+        with pytest.raises(UserError, match=r"not fit resnet_18: .* names of torchvision's VGG"):
+            convert.load("resnet_18", published("vgg_16"), NARROW)
+        with pytest.raises(UserError, match=r"does not fit vgg_16: .* names of pytorchcv's DRNs"):
+            convert.load("vgg_16", published("drn_c_26", "pytorchcv"), NARROW)
+        with pytest.raises(UserError, match="vgg_16 has no names in the layout fyu"):
+            published("vgg_16", "fyu")
+        with pytest.raises(UserError, match="drn_c_26 has no names in the layout torchvision_vgg"):
+            published("drn_c_26", "torchvision_vgg")
+
+    def test_the_variant_with_batch_norm_is_refused_with_the_names_that_differ(self):
+        state = published("vgg_16") | {"features.1.running_mean": np.zeros(3, np.float32)}
+        with pytest.raises(UserError, match=r"vgg_16: - features\.1\.running_mean \(3,\)"):
+            convert.load("vgg_16", state, NARROW)
 
 
 class Attack:

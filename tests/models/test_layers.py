@@ -232,4 +232,56 @@ def test_max_pool_equals_the_loop_and_never_takes_the_padding(kernel, stride, si
         top, left = i * stride - pad, j * stride - pad
         window = x[:, max(top, 0) : top + kernel, max(left, 0) : left + kernel]
         expected[:, i, j] = window.max((1, 2))
-    np.testing.assert_array_equal(max_pool(x, kernel, stride), expected)
+    np.testing.assert_array_equal(max_pool(x, kernel, stride, kernel // 2), expected)
+
+
+def slow_max_pool(x, kernel, stride, padding):
+    """Windows, one at a time, until one reaches the last row and column: Caffe's."""
+
+    def starts(size):
+        count = -(-(size + 2 * padding - kernel) // stride) + 1
+        return [stride * i - padding for i in range(count)]
+
+    tops, lefts = map(starts, x.shape[1:3])
+    y = np.empty((len(x), len(tops), len(lefts), x.shape[3]), x.dtype)
+    for i, top in enumerate(tops):
+        for j, left in enumerate(lefts):
+            window = x[:, max(top, 0) : top + kernel, max(left, 0) : left + kernel]
+            y[:, i, j] = window.max((1, 2))
+    return y
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "sizes"),
+    [
+        (2, 2, 0, [(1, 1), (1, 2), (2, 3), (5, 4), (7, 7), (8, 6)]),
+        (3, 2, 0, [(3, 4), (5, 6), (8, 7)]),
+        (3, 2, 1, [(1, 2), (4, 5), (7, 6)]),
+        (4, 3, 0, [(4, 5), (6, 7), (8, 9)]),
+    ],
+)
+def test_max_pool_that_rounds_up_hangs_its_last_window_over_the_edge(
+    kernel, stride, padding, sizes
+):
+    """All values are below 0, and none comes from beyond the edge."""
+    for height, width in sizes:
+        x = -np.random.default_rng(0).uniform(1, 2, (2, height, width, 2)).astype(np.float32)
+        y = max_pool(x, kernel, stride, padding, ceil=True)
+        np.testing.assert_array_equal(y, slow_max_pool(x, kernel, stride, padding))
+
+
+def test_max_pool_rounds_down_or_up_only_where_a_window_does_not_fit():
+    """At 2x2 with stride 2 the last row and column of an odd map are kept or lost."""
+    x = np.arange(25, dtype=np.float32).reshape(1, 5, 5, 1)
+    down, up = (max_pool(x, 2, 2, 0, ceil=ceil)[0, :, :, 0] for ceil in (False, True))
+    np.testing.assert_array_equal(down, [[6, 8], [16, 18]])
+    np.testing.assert_array_equal(up, [[6, 8, 9], [16, 18, 19], [21, 23, 24]])
+    even = x[:, :4, :4]
+    np.testing.assert_array_equal(max_pool(even, 2, 2, 0, ceil=True), max_pool(even, 2, 2, 0))
+
+
+def test_max_pool_keeps_bfloat16():
+    x = jnp.full((1, 3, 3, 1), -2, jnp.bfloat16)
+    y = max_pool(x, 2, 2, 0, ceil=True)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y.astype(jnp.float32), np.full((1, 2, 2, 1), -2.0))

@@ -3,13 +3,29 @@
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from drn_jax.errors import UserError
 from drn_jax.models import MODELS, drn, table
-from drn_jax.models.resnet import ResidualNetwork
-from drn_jax.models.stages import Block, Conv, Stage, blocks, output_stride, scale_width
+from drn_jax.models.layers import dilated_conv, max_pool
+from drn_jax.models.network import Network
+from drn_jax.models.stages import (
+    Block,
+    Conv,
+    Stage,
+    blocks,
+    cells,
+    classifier,
+    least_size,
+    output_stride,
+    pool_padding,
+    row_cells,
+    scale_width,
+    strided,
+    surroundings,
+)
 
 
 def test_basic_row_strides_and_projects_in_its_first_block_alone():
@@ -78,6 +94,21 @@ def test_pooling_row_has_no_blocks():
     assert list(blocks(Stage("pool", "max_pool", 64, stride=2), 64)) == []
 
 
+def test_plain_row_is_one_convolution_with_a_bias_under_the_name_of_the_row():
+    row = Stage("fc6", "plain", 8, stride=2, dilation=4, kernel=7, padding=5)
+    conv = Conv("fc6", 3, 8, 7, 2, 4, bias=True, pad=5)
+    assert list(blocks(row, 3)) == [Block("", (conv,), "none")]
+    assert conv.padding == 5
+    [block] = blocks(replace(row, padding=None), 3)
+    assert block.path[0].padding == 12
+
+
+def test_classifier_scores_every_cell_and_lets_negative_scores_pass():
+    row = classifier(21)
+    assert (row.name, row.outputs, row.relu, row.dropout) == ("head", 21, False, 0.0)
+    assert list(blocks(row, 64)) == [Block("", (Conv("head", 64, 21, 1, bias=True),), "none")]
+
+
 def test_norms_are_named_after_their_convolutions():
     assert [Conv(n, 1, 1, 1).norm for n in ("conv1", "conv2", "projection")] == [
         "norm1",
@@ -104,7 +135,7 @@ def test_conversion_to_drn_a_keeps_the_function_at_the_cells_of_the_resnet(
     families = (drn.resnet(kind, counts), drn.drn_a(kind, counts, output_stride=output_stride))
     maps = []
     for stages in families:
-        network = ResidualNetwork(scale_width(stages, 1 / 16), num_classes=3)
+        network = Network(scale_width(stages, 1 / 16), num_classes=3)
         variables = variables_of(network, images)
         maps.append(np.asarray(jax.jit(network.apply)(variables, images)[1]["level5"]))
     strided, dilated = maps
@@ -157,3 +188,144 @@ def test_output_stride_counts_every_row_with_its_pools():
     assert {stride for name, stride in strides.items() if name.startswith("resnet")} == {32}
     assert {stride for name, stride in strides.items() if name.startswith("drn")} == {8}
     assert output_stride(()) == 1
+
+
+# Geometry
+
+
+def windows(size, kernel, stride, dilation, padding):
+    """Starts, on the map, of the windows that lie within its padded size."""
+    reach = dilation * (kernel - 1)
+    starts = range(-padding, size + padding, stride)
+    return [start for start in starts if start + reach < size + padding]
+
+
+CONVOLUTIONS = [
+    (1, 1, 1, 0),
+    (1, 2, 1, 0),
+    (2, 2, 1, 0),
+    (3, 1, 1, 1),
+    (3, 1, 2, 0),
+    (3, 2, 1, 1),
+    (3, 2, 4, 3),
+    (7, 1, 4, 0),
+    (7, 3, 1, 3),
+]
+"""kernel, stride, dilation, padding."""
+
+
+@pytest.mark.parametrize(("kernel", "stride", "dilation", "padding"), CONVOLUTIONS)
+def test_cells_behind_a_convolution_are_its_windows_and_those_of_jax(
+    kernel, stride, dilation, padding
+):
+    conv = Conv("conv1", 1, 1, kernel, stride, dilation, pad=padding)
+
+    def run(x, weights):
+        return dilated_conv(x, weights, stride=stride, dilation=dilation, padding=padding)
+
+    for size in range(1, 40):
+        expected = len(windows(size, kernel, stride, dilation, padding))
+        assert strided(size, conv) == expected
+        if expected:
+            x = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
+            weights = jax.ShapeDtypeStruct((kernel, kernel, 1, 1), jnp.float32)
+            assert jax.eval_shape(run, x, weights).shape[1:3] == (expected, expected)
+
+
+POOLINGS = [(2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 3, 0), (4, 3, 0), (2, 1, 0), (5, 3, 1)]
+"""kernel, stride, padding."""
+
+
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), POOLINGS)
+def test_cells_behind_a_pooling_are_its_windows_and_those_of_jax(kernel, stride, padding, ceil):
+    """Caffe's ceil((size + 2 padding - kernel) / stride) + 1 with `ceil`."""
+    row = Stage("pool", "max_pool", 1, stride=stride, kernel=kernel, padding=padding, ceil=ceil)
+    assert pool_padding(row) == padding
+
+    def run(x):
+        return max_pool(x, kernel, stride, padding, ceil=ceil)
+
+    for size in range(1, 30):
+        expected = len(windows(size, kernel, stride, 1, padding))
+        if ceil:
+            expected = max(0, -(-(size + 2 * padding - kernel) // stride) + 1)
+        assert strided(size, row) == row_cells(row, size) == expected
+        x = jax.ShapeDtypeStruct((1, size, size, 1), jnp.float32)
+        assert jax.eval_shape(run, x).shape[1:3] == (expected, expected)
+
+
+def test_pooling_row_pads_by_half_its_kernel_unless_told():
+    row = Stage("pool", "max_pool", 1, stride=2)
+    assert [pool_padding(replace(row, kernel=k)) for k in (1, 2, 3, 5)] == [0, 1, 1, 2]
+    assert pool_padding(replace(row, padding=0)) == 0
+
+
+MIXED = (
+    Stage("conv1", "plain", 2, padding=0),
+    Stage("pool1", "max_pool", 2, stride=2, kernel=2, padding=0, ceil=True),
+    Stage("level2", "bottleneck", 1, 2, stride=2, dilation=2),
+    Stage("conv3", "plain", 2, dilation=2, padding=1),
+    Stage("pool3", "max_pool", 2, stride=2),
+    Stage("stem", "conv", 2, 2, kernel=5, stride=2),
+)
+
+
+def test_cells_of_a_table_are_those_of_its_network():
+    """At every size down to the least; below it no cell is left, and the network refuses."""
+    network = Network(MIXED, num_classes=3)
+    least = least_size(MIXED)
+
+    def class_map(size):
+        images = jax.ShapeDtypeStruct((1, size, size + 9, 3), jnp.float32)
+        (_, features), _ = jax.eval_shape(network.init_with_output, jax.random.key(0), images)
+        return features["logits_2d"].shape[1:3]
+
+    assert class_map(least)[0] == 1
+    for size in (*range(least, least + 17), 100, 101):
+        assert class_map(size) == (cells(MIXED, size), cells(MIXED, size + 9))
+    assert [cells(MIXED, size) for size in range(1, least)] == [0] * (least - 1)
+    with pytest.raises(UserError, match=f"{least - 1}x{least + 8} are too small"):
+        class_map(least - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "least", "margin"),
+    [
+        ("drn_d_22", {}, 1, 0),
+        ("resnet_50", {}, 1, 0),
+        ("vgg_16", {}, 193, 96),
+        ("vgg_16_front_end", {}, 373, 186),
+        ("vgg_16_front_end", {"padding": "zero"}, 1, 0),
+        ("dilation10_cityscapes", {}, 373, 186),
+        ("context8_camvid", {}, 1, 0),
+    ],
+)
+def test_least_size_and_surroundings_of_the_published_tables(name, options, least, margin):
+    rows = table(name, **options)
+    assert (least_size(rows), surroundings(rows)) == (least, margin)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vgg_16_front_end", {}),
+        ("vgg_16_front_end", {"padding": "zero"}),
+        ("vgg_16", {}),
+        ("resnet_18", {}),
+        ("drn_c_26", {}),
+        ("drn_a_18", {"output_stride": 4}),
+    ],
+)
+def test_surroundings_leave_a_cell_for_every_output_stride_begun_of_the_image(name, options):
+    rows = table(name, **options)
+    stride, margin = output_stride(rows), surroundings(rows)
+    for size in range(1, 150):
+        assert cells(rows, size + 2 * margin) == -(-size // stride)
+
+
+def test_width_scales_the_poolings_of_vgg_with_their_maps():
+    narrow = {s.name: s.channels for s in scale_width(table("vgg_16"), 1 / 64)}
+    assert narrow["conv1_1"] == narrow["pool1"] == 1
+    assert narrow["conv5_3"] == narrow["pool5"] == 8
+    assert narrow["fc6"] == narrow["fc7"] == 64

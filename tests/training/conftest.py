@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from drn_jax.models.resnet import ResidualNetwork
+from drn_jax.models.network import Network
 from drn_jax.models.stages import Stage
 from drn_jax.training import optim, state
 
@@ -14,7 +14,7 @@ STAGES = (
 
 
 def make_model(classes=3, **options):
-    return ResidualNetwork(STAGES, num_classes=classes, **options)
+    return Network(STAGES, num_classes=classes, **options)
 
 
 @pytest.fixture

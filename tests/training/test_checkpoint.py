@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from drn_jax.errors import UserError
-from drn_jax.models.resnet import ResidualNetwork
+from drn_jax.models.network import Network
 from drn_jax.models.stages import Stage
 from drn_jax.training import sharding
 from drn_jax.training.checkpoint import Checkpoints
@@ -178,7 +178,7 @@ def test_transfer_to_the_same_classes_takes_the_head_too(tmp_path, scrambled, mo
 
 
 def test_transfer_into_another_network_is_refused_naming_what_differs(tmp_path, scrambled, here):
-    wider = ResidualNetwork((Stage("stem", "conv", 9, kernel=3, stride=2),), num_classes=5)
+    wider = Network((Stage("stem", "conv", 9, kernel=3, stride=2),), num_classes=5)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(scrambled(1), META)
         with pytest.raises(UserError) as caught:
