@@ -9,7 +9,7 @@ VARIANTS = ("vgg", "drn")
 
 def get_config(variant: str = "vgg") -> ConfigDict:
     check_variant(variant, VARIANTS)
-    net = {"name": "vgg_16_front_end", "width": 0.125, "dropout": 0.0, "space": "rgb"}
+    net = {"name": "vgg_16_front_end", "width": 0.125, "dropout": 0.0, "fc_channels": 1024, "space": "rgb"}
     if variant == "drn":
         net = {"name": "drn_d_22", "width": 0.25}
     stages = {}
@@ -26,13 +26,13 @@ def _classifier(net):
     config.name = "classifier"
     config.task = "classification"
     config.model = ConfigDict(net)
-    config.data = ConfigDict({"name": "digit_scenes", "crop": 64, "resize": 64})
-    config.data.random_crop = False
+    config.data = ConfigDict({"name": "ribbon_scenes", "crop": 64, "resize": 72})
+    config.data.crop_area = (0.6, 1.0)
     config.data.flip = False
-    config.batch_size = 25
-    config.epochs = 5
+    config.batch_size = 16
+    config.epochs = 3
     config.log_steps = 40
-    config.optimizer = ConfigDict({"learning_rate": 0.02, "weight_decay": 5e-4, "warmup_steps": 100})
+    config.optimizer = ConfigDict({"learning_rate": 0.02, "weight_decay": 5e-4, "warmup_steps": 50})
     config.schedule = ConfigDict({"kind": "poly"})
     return config
 

@@ -38,6 +38,8 @@ class Model:
     """Of the VGG front end, see `vgg.front_end`; "": none."""
     dropout: float = 0.5
     """Of VGG's fc6 and fc7."""
+    fc_channels: int = 4096
+    """Outputs of VGG's fc6 and fc7, before `width`."""
     space: Literal["", "rgb", "bgr"] = ""
     """Of the network's input, see `inputs.Preprocess`; "": rgb, and bgr for VGG."""
     context: Context = Context(layers=0)
@@ -228,16 +230,18 @@ def staged(name: str, stages: Mapping[str, ConfigDict]) -> ConfigDict:
     `seed`, unless negative, and `dir`, unless empty, hold for all stages.
     """
     filled = {stage: complete(config).to_dict() for stage, config in stages.items()}
-    return ConfigDict({"name": name, "seed": -1, "dir": "", "stages": filled})
+    # A ConfigDict forgets the order of its fields.
+    given = {"name": name, "seed": -1, "dir": "", "order": tuple(stages), "stages": filled}
+    return ConfigDict(given)
 
 
 def parse_stages(config: ConfigDict) -> Staged:
     """The typed configuration of a run in stages. Raises as `parse`."""
     given = config.to_dict()
     stages = {}
-    for stage, fields in given["stages"].items():
+    for stage in given["order"]:
         try:
-            run = parse(fields)
+            run = parse(given["stages"][stage])
         except UserError as error:
             raise UserError(f"config.stages.{stage}: {error}") from None
         if given["seed"] >= 0:

@@ -264,6 +264,8 @@ def _family_options(model: Model) -> dict[str, Any]:
     found = {name: value for name, value in options.items() if value}
     if model.dropout != Model.dropout:
         found["dropout"] = model.dropout
+    if model.fc_channels != Model.fc_channels:
+        found["fc_channels"] = model.fc_channels
     return found
 
 

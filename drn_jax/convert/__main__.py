@@ -125,8 +125,9 @@ def _describe_model(bring: argparse.ArgumentParser, known: Iterable[str]) -> Non
 
 
 def _check_new(directory: str) -> None:
-    if Path(directory).exists() and any(Path(directory).iterdir()):
-        raise UserError(f"--out={directory} is not empty: name a new directory")
+    out = Path(directory)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out={directory} is no empty directory: name a new one")
 
 
 def _write(
@@ -159,7 +160,7 @@ def _config(
         "task": task,
         "model": {"name": arguments.model, "width": arguments.width, **options},
         "data": dict(data),
-        "batch_size": 1 if arguments.model in PUBLISHED else 8,
+        "batch_size": 1 if arguments.model in CAFFE and task != "classification" else 8,
         "epochs": 1,
         "optimizer": {"learning_rate": 0.01},
         "schedule": {"kind": "poly"},

@@ -4,7 +4,8 @@
   "fyu"           fyu/drn's classifiers, and torchvision's ResNets: `layer3.0.conv1`, `fc`
   "fyu_segment"   fyu/drn's segmentation networks: `base.3.0.conv1`, `seg`, `up`
   "pytorchcv"     pytorchcv's DRNs: `features.stage3.unit1.body.conv1.conv`, `output`
-  "torchvision_vgg"  torchvision's VGG-16: `features.0`, `classifier.3`, `classifier.6`
+  "torchvision_vgg"
+                  torchvision's VGG-16: `features.0`, `classifier.3`, `classifier.6`
 Caffe's names are in `caffe`.
 """
 

@@ -149,8 +149,8 @@ def table(name: str, width: float = 1.0) -> tuple[Stage, ...]:
     stages = models.table(name, width)
     if name not in TORCH:
         command = f"`python -m drn_jax.convert caffe FILE --model {name} --out DIR`"
-        offer = f": its published weights are Caffe's, which {command} brings in"
-        raise UserError(f"PyTorch has no {name}{offer if name in CAFFE else ''}")
+        offer = f": the published weights are Caffe's, which {command} brings in"
+        raise UserError(f"{name} has no names in PyTorch{offer if name in CAFFE else ''}")
     return stages
 
 

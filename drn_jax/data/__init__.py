@@ -52,7 +52,8 @@ def _digit_scenes(directory: str, task: str) -> Dataset:
 def _ribbon_scenes(directory: str, task: str) -> Dataset:
     from drn_jax.data import ribbon_scenes  # Imports TFDS: a second.
 
-    return ribbon_scenes.load(directory or None)
+    load = ribbon_scenes.load if task == "segmentation" else ribbon_scenes.load_close_ups
+    return load(directory or None)
 
 
 def _listed(labels: tuple[Label, ...]) -> Callable[[str, str], Dataset]:
@@ -87,7 +88,7 @@ _LISTS = "FOLDER, the folder with train_images.txt, train_labels.txt, val_*.txt 
 
 DATASETS: Mapping[str, Entry] = {
     "digit_scenes": Entry(_digit_scenes, ("classification", "segmentation"), ""),
-    "ribbon_scenes": Entry(_ribbon_scenes, ("segmentation",), ""),
+    "ribbon_scenes": Entry(_ribbon_scenes, ("classification", "segmentation"), ""),
     "camvid": Entry(_listed(CAMVID), ("segmentation",), _LISTS),
     "cityscapes": Entry(_listed(CITYSCAPES), ("segmentation",), _LISTS),
     "list_folder": Entry(_list_folder, ("segmentation",), _LISTS),

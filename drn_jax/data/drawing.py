@@ -139,7 +139,8 @@ def prepared(
     builder = builder_class(data_dir=data_dir, file_format="array_record")
     builder.download_and_prepare()
     # Bytes come out as they went in: TFDS would decode differently with and without OpenCV.
-    raw = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
+    pictures = [name for name in ("image", "mask") if name in builder.info.features]
+    raw = {name: tfds.decode.SkipDecoding() for name in pictures}
 
     def split(name: str) -> Source:
         return _Records(builder.as_data_source(name, decoders=raw), builder.name, decode)

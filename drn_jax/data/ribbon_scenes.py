@@ -3,6 +3,7 @@
 Scenes are 256x256: two or three curved ribbons on a textured ground, one digit somewhere along
 each, often near an end. The class of a whole ribbon is its digit, and nothing else about it depends
 on the class: that a pixel is ribbon can be told on the spot, which ribbon it is only from afar.
+Close-ups of digits on ribbons, 72x72 with a label each, are there to train a classifier first.
 Semi-real, as `digit_scenes`: validation scenes show digits whose scans are in no training scene.
 """
 
@@ -18,6 +19,13 @@ from drn_jax.data.image import decode_mask, decode_rgb
 
 SIZE = 256
 TRAIN, VALIDATION = 480, 120
+CLOSE_UP = 72
+"""Side of a close-up, pixels."""
+TRAIN_CLOSE_UPS, VALIDATION_CLOSE_UPS = 4000, 500
+OFF_CENTRE = 8
+"""How far a close-up's digit lies from its middle, at most, pixels along each axis."""
+LIGHT, DARK = (130, 225), (0, 60)
+"""Range of the colour channels of ribbons, and of digits: ink is always the darker."""
 DIGITS = 5
 """How many digits there are, from 0 on. More classes would be harder to read, not farther off."""
 CLASSES = ("background", *(str(digit) for digit in range(DIGITS)))
@@ -58,6 +66,33 @@ class Scene(NamedTuple):
     """uint8 [256, 256]: label + 1 on a digit, 0 elsewhere."""
 
 
+class RibbonCloseUps(tfds.core.GeneratorBasedBuilder):
+    """TFDS builder: `image` as PNG and `label`, 0 to 4."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(
+                    shape=(CLOSE_UP, CLOSE_UP, 3), encoding_format="png"
+                ),
+                "label": tfds.features.ClassLabel(names=list(CLASSES[1:])),
+            }
+        )
+        return tfds.core.DatasetInfo(builder=self, description=__doc__, features=features)
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        del dl_manager  # Nothing to download.
+        return {
+            "train": _close_ups("train", TRAIN_CLOSE_UPS),
+            "validation": _close_ups("validation", VALIDATION_CLOSE_UPS),
+        }
+
+    def _generate_examples(self) -> Iterator:
+        raise AssertionError("the splits bring their own generators")
+
+
 class RibbonScenes(tfds.core.GeneratorBasedBuilder):
     """TFDS builder: `image` and `mask` as PNG."""
 
@@ -89,6 +124,13 @@ def _scenes(split: str, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
         yield index, {"image": image, "mask": mask}
 
 
+def _close_ups(split: str, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    scans = scans_by_digit(split)
+    for index in range(count):
+        image, label = close_up(split, index, scans)
+        yield index, {"image": drawing.png(image, level=1), "label": label}
+
+
 def scans_by_digit(split: str) -> list[np.ndarray]:
     """A split's scans of each digit, float32 [n, 8, 8] with ink in [0, 1]."""
     scans, labels = drawing.scans()[split]
@@ -104,13 +146,31 @@ def scene(split: str, index: int, scans: list[np.ndarray]) -> Scene:
     # Nothing of a ribbon is drawn with its label, or its digit's size, in view: it gives none away.
     labels = rng.permutation(DIGITS)[: len(paths)]
     for path, radius, label in zip(paths, radii, labels, strict=True):
-        away = _distance(path)
-        canvas, color = _ribbon(rng, canvas, radius - away)
+        away = _distance(path, SIZE)
+        canvas = _ribbon(rng, canvas, radius - away)
         mask[away <= radius] = label + 1
-        ink = _digit(rng, scans[label], radius - EDGE, path[_spot(rng, len(path))])
-        canvas = drawing.paint(canvas, ink, drawing.contrasting(rng, color))
+        ink = _digit(rng, scans[label], radius - EDGE, path[_spot(rng, len(path))], SIZE)
+        canvas = drawing.paint(canvas, ink, rng.uniform(*DARK, 3))
         digits[ink >= drawing.INK] = label + 1
     return Scene(drawing.finish(canvas), mask, digits)
+
+
+def close_up(split: str, index: int, scans: list[np.ndarray]) -> tuple[np.ndarray, int]:
+    """Close-up `index` of a split: image uint8 [72, 72, 3] and label, 0 to 4.
+
+    A straight piece of ribbon, often with an end in view, and its digit near the middle.
+    """
+    rng = np.random.default_rng([STREAM + 1, len(split), index])
+    canvas = drawing.texture(rng, CLOSE_UP, least=0.4)
+    radius = rng.uniform(THINNEST, WIDEST) / 2
+    spot = CLOSE_UP / 2 + rng.uniform(-OFF_CENTRE, OFF_CENTRE, 2)
+    heading = rng.uniform(0, 2 * np.pi)
+    along = np.linspace(-rng.uniform(0, CLOSE_UP), rng.uniform(0, CLOSE_UP), POINTS)
+    path = spot + along[:, None] * [np.sin(heading), np.cos(heading)]
+    canvas = _ribbon(rng, canvas, radius - _distance(path, CLOSE_UP))
+    label = int(rng.integers(DIGITS))
+    ink = _digit(rng, scans[label], radius - EDGE, spot, CLOSE_UP)
+    return drawing.finish(drawing.paint(canvas, ink, rng.uniform(*DARK, 3))), label
 
 
 def _layout(rng: np.random.Generator) -> tuple[list[np.ndarray], list[float]]:
@@ -154,22 +214,20 @@ def _paths(rng: np.random.Generator, radius: float, count: int) -> np.ndarray:
     return paths[(room >= 0).all(1)]
 
 
-def _distance(path: np.ndarray) -> np.ndarray:
-    """Of every pixel from a line, in pixels: float32 [256, 256]."""
-    middles = np.arange(SIZE, dtype=np.float32) + 0.5
+def _distance(path: np.ndarray, size: int) -> np.ndarray:
+    """Of every pixel from a line, in pixels: float32 [size, size]."""
+    middles = np.arange(size, dtype=np.float32) + 0.5
     down, along = (middles - path.astype(np.float32).T[..., None]) ** 2
     return np.sqrt((down[:, :, None] + along[:, None]).min(0))
 
 
-def _ribbon(
-    rng: np.random.Generator, canvas: np.ndarray, depth: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The canvas with a ribbon where `depth` (pixels from the rim) is positive; and its colour."""
-    color = rng.uniform(40, 215, 3)
+def _ribbon(rng: np.random.Generator, canvas: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """The canvas with a ribbon where `depth` (pixels from the rim) is positive."""
+    color = rng.uniform(*LIGHT, 3)
     outline = color + rng.choice([-1, 1]) * rng.uniform(50, 70)
-    weave = drawing.noise(rng, SIZE, SIZE // 2, amplitude=rng.uniform(3, 6))
+    weave = drawing.noise(rng, len(canvas), len(canvas) // 2, amplitude=rng.uniform(3, 6))
     canvas = drawing.paint(canvas, np.clip(depth + 0.5, 0, 1), outline)
-    return drawing.paint(canvas, np.clip(depth - OUTLINE + 0.5, 0, 1), color + weave), color
+    return drawing.paint(canvas, np.clip(depth - OUTLINE + 0.5, 0, 1), color + weave)
 
 
 def _spot(rng: np.random.Generator, points: int) -> int:
@@ -181,9 +239,9 @@ def _spot(rng: np.random.Generator, points: int) -> int:
 
 
 def _digit(
-    rng: np.random.Generator, scans: np.ndarray, radius: float, center: np.ndarray
+    rng: np.random.Generator, scans: np.ndarray, radius: float, center: np.ndarray, size: int
 ) -> np.ndarray:
-    """One of the scans within a circle: ink float32 [256, 256]."""
+    """One of the scans within a circle: ink float32 [size, size]."""
     patch = np.pad(scans[rng.integers(len(scans))], 1)
     side = int(rng.integers(SMALLEST, LARGEST + 1))
     stretch = drawing.STRETCH ** rng.uniform(-1, 1)
@@ -197,10 +255,10 @@ def _digit(
             break
         side -= 1
     top, left = np.rint(center - 0.5 - middle).astype(int)
-    whole = np.zeros((SIZE, SIZE), np.float32)
+    whole = np.zeros((size, size), np.float32)
     # Faint ink around the digit may reach beyond the image.
     up, back = max(0, -top), max(0, -left)
-    seen = ink[up : SIZE - top, back : SIZE - left]
+    seen = ink[up : size - top, back : size - left]
     whole[top + up : top + up + seen.shape[0], left + back : left + back + seen.shape[1]] = seen
     return whole
 
@@ -213,7 +271,19 @@ def _example(record: Any, where: str) -> Example:
     }
 
 
+def _labelled(record: Any, where: str) -> Example:
+    """A close-up as an example with `image` and `label`."""
+    label = np.array(record["label"], np.int32)
+    return {"image": decode_rgb(record["image"], where), "label": label}
+
+
+def load_close_ups(data_dir: str | None) -> Dataset:
+    """The close-ups, prepared on first use (about 20 s), as `load`."""
+    train, validation = drawing.prepared(RibbonCloseUps, data_dir, _labelled)
+    return Dataset("ribbon_close_ups", CLASSES[1:], train, validation, MEAN, STD)
+
+
 def load(data_dir: str | None) -> Dataset:
-    """The set, prepared on first use (about 30 s) under `data_dir` (None: TFDS's own default)."""
+    """The scenes, prepared on first use (about 30 s) under `data_dir` (None: TFDS's own place)."""
     train, validation = drawing.prepared(RibbonScenes, data_dir, _example)
     return Dataset("ribbon_scenes", CLASSES, train, validation, MEAN, STD)

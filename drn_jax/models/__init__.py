@@ -105,8 +105,8 @@ def create(
       context: a context module behind the class map; the published nets bring their own, of which
         this may change all but the number of layers.
       options: `running_variance` (see `layers.BatchNorm`); for DRN-A also `output_stride` and
-        `variant` (see `drn.drn_a`), for VGG `dropout` and `padding` (see `vgg`). None of them
-        changes a parameter.
+        `variant` (see `drn.drn_a`), for VGG `dropout`, `padding` and `fc_channels` (see `vgg`).
+        None but the last changes a parameter's shape.
 
     Raises: UserError for an unknown name, option or value, offering the nearest.
     """
@@ -158,7 +158,9 @@ def preprocessing(
         mean = (red, green, blue)
     if space is None:
         space = "bgr" if any(row.kind == "plain" for row in rows) else "rgb"
-    return Preprocess(mean or IMAGENET_MEAN, std, space, stages.surroundings(rows))
+    # VGG-16 itself takes its crop as it is, and gives one cell.
+    margin = stages.surroundings(rows) if name in CLASSES else 0
+    return Preprocess(mean or IMAGENET_MEAN, std, space, margin)
 
 
 def preprocess(name: str, images: jax.Array, **options: Any) -> jax.Array:

@@ -158,9 +158,7 @@ class Network(nn.Module):
 def _check_size(stages: tuple[tables.Stage, ...], images: jax.Array) -> None:
     height, width = images.shape[1:3]
     if tables.cells(stages, min(height, width)) == 0:
-        around = tables.surroundings(stages)
-        margin = f", {around} on each side being the margin that preprocess adds" if around else ""
         raise UserError(
             f"images of {height}x{width} are too small for this network: it needs at least "
-            f"{tables.least_size(stages)} pixels a side{margin}"
+            f"{tables.least_size(stages)} pixels a side, its margin (models.preprocess) included"
         )

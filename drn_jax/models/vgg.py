@@ -19,8 +19,8 @@ _KEPT_POOLS = 3
 """Poolings that the front end keeps: its maps are an eighth of the image."""
 
 
-def vgg_16(dropout: float = 0.5) -> tuple[Stage, ...]:
-    """The ImageNet classifier, fc6 and fc7 as convolutions: 7x7 and 1x1.
+def vgg_16(dropout: float = 0.5, fc_channels: int = 4096) -> tuple[Stage, ...]:
+    """The ImageNet classifier, fc6 and fc7 as convolutions: 7x7 and 1x1, of `fc_channels`.
 
     At 224x224 one cell is left; a larger image gives a map of them. Poolings round up, as Caffe's.
     """
@@ -33,12 +33,14 @@ def vgg_16(dropout: float = 0.5) -> tuple[Stage, ...]:
         )
     return (
         *rows,
-        Stage("fc6", "plain", 4096, kernel=7, padding=0, dropout=dropout),
-        Stage("fc7", "plain", 4096, kernel=1, dropout=dropout),
+        Stage("fc6", "plain", fc_channels, kernel=7, padding=0, dropout=dropout),
+        Stage("fc7", "plain", fc_channels, kernel=1, dropout=dropout),
     )
 
 
-def front_end(padding: Padding = "none", dropout: float = 0.5) -> tuple[Stage, ...]:
+def front_end(
+    padding: Padding = "none", dropout: float = 0.5, fc_channels: int = 4096
+) -> tuple[Stage, ...]:
     """The dilated front end: the last two poolings are gone, and all behind each dilates twice as
     much (conv5 by 2, fc6 by 4).
 
@@ -51,7 +53,7 @@ def front_end(padding: Padding = "none", dropout: float = 0.5) -> tuple[Stage, .
     if padding not in ("none", "zero"):
         raise UserError(f"the VGG front end has no padding {padding!r}: use 'none' or 'zero'")
     dilation, pools, rows = 1, 0, []
-    for row in vgg_16(dropout):
+    for row in vgg_16(dropout, fc_channels):
         if row.kind == "max_pool":
             pools += 1
             if pools > _KEPT_POOLS:

@@ -152,6 +152,7 @@ def refusal(path):
         (floats(KERNEL), "not those of its shape ()"),
         (shape(2, 3), "conv.weight has 0 values"),
     ],
+    ids=["fewer", "negative", "immense", "four sizes", "no shape", "no values"],
 )
 def test_an_array_of_another_size_than_it_says_is_refused(written, blob, said):
     assert said in refusal(written(layer("conv", blob)))

@@ -104,11 +104,16 @@ def test_the_wrong_model_is_one_line_and_leaves_nothing(run, weights, tmp_path):
     assert not out.exists()
 
 
-def test_a_directory_in_use_is_not_written_to(run, weights, tmp_path):
+@pytest.mark.parametrize("out", ["", "mine"])
+def test_a_directory_in_use_or_a_file_is_not_written_to(run, caffemodel, tmp_path, out):
     (tmp_path / "mine").write_text("keep")
-    status, _, errors = run("torch", weights[0], "--model=drn_d_22", f"--out={tmp_path}")
-    assert status == 1
-    assert "is not empty" in errors
+    where = tmp_path / out
+    status, _, errors = run("caffe", caffemodel, "--model=context8_camvid", f"--out={where}")
+    assert (status, errors) == (
+        1,
+        f"error: --out={where} is no empty directory: name a new one\n",
+    )
+    assert (tmp_path / "mine").read_text() == "keep"
 
 
 def test_a_caffemodel_becomes_a_checkpoint_that_names_its_source(run, caffemodel, tmp_path):
@@ -175,7 +180,7 @@ def test_a_net_that_pytorch_does_not_have_is_refused_with_the_command_that_reads
     run("caffe", caffemodel, "--model=context8_camvid", f"--out={out}")
     status, _, errors = run("dump", out, f"--out={tmp_path / 'back.pth'}")
     assert (status, errors.count("\n")) == (1, 1)
-    assert "PyTorch has no context8_camvid" in errors
+    assert "context8_camvid has no names in PyTorch" in errors
     assert not (tmp_path / "back.pth").exists()
 
 

@@ -146,7 +146,7 @@ def test_variables_of_another_model_are_not_dumped():
 def test_a_net_of_caffe_is_refused_with_the_command_that_brings_it_in(name):
     command = f"`python -m drn_jax.convert caffe FILE --model {name} --out DIR` brings in"
     for act in (convert.load, convert.dump):
-        with pytest.raises(UserError, match=f"^PyTorch has no {name}") as caught:
+        with pytest.raises(UserError, match=f"^{name} has no names in PyTorch: ") as caught:
             act(name, {})
         assert command in str(caught.value)
 

@@ -109,21 +109,16 @@ SHAPES = [
 
 @pytest.mark.parametrize(("shape", "groups"), SHAPES)
 def test_identity_init_without_noise_is_equation_5_written_as_a_loop(shape, groups):
-    kernel = identity_init(groups)(KEY, shape)
+    """So every output is fed the share c_i / c_{i+1}, of which each group's sum is kept."""
+    kernel = np.asarray(identity_init(groups)(KEY, shape))
     np.testing.assert_array_equal(kernel, by_equation(shape, groups).astype(np.float32))
+    np.testing.assert_allclose(kernel.sum((0, 1, 2)), shape[2] / shape[3], rtol=1e-6)
 
 
 def test_identity_init_without_groups_is_equation_4():
     kernel = np.asarray(identity_init()(KEY, (3, 3, 7, 7)))
     np.testing.assert_array_equal(kernel[1, 1], np.eye(7))
     assert np.abs(kernel).sum() == 7
-
-
-@pytest.mark.parametrize(("shape", "groups"), SHAPES)
-def test_every_output_of_identity_init_adds_up_to_the_share_of_its_group(shape, groups):
-    """The sum over a group of channels, times the group's size, is kept from layer to layer."""
-    kernel = np.asarray(identity_init(groups)(KEY, shape))
-    np.testing.assert_allclose(kernel.sum((0, 1, 2)), shape[2] / shape[3], rtol=1e-6)
 
 
 def test_noise_lies_everywhere_but_on_the_diagonal_of_the_groups():

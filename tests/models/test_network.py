@@ -1,7 +1,6 @@
 """The network is the chain of blocks that its table spells out, written out here by hand."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -125,13 +124,6 @@ def test_table_of_a_network_ends_with_its_classifier():
     network = Network(PLAIN, num_classes=5)
     assert network.table[:-1] == PLAIN
     assert (network.table[-1].name, network.table[-1].channels) == ("head", 5)
-
-
-def test_classifier_is_drawn_as_told():
-    network = Network(PLAIN[:1], num_classes=5, head_init=jax.nn.initializers.constant(7))
-    params = network.init(jax.random.key(0), jnp.zeros((1, 3, 3, 3)))["params"]
-    np.testing.assert_array_equal(params["head"]["kernel"], np.full((1, 1, 4, 5), 7.0))
-    assert np.abs(params["conv1"]["kernel"]).max() < 7
 
 
 def dropping(share):
