@@ -151,3 +151,12 @@ def test_front_end_has_no_batch_statistics_and_is_a_plain_network(dtype):
     assert isinstance(model, Network)
     variables = jax.eval_shape(model.init, KEY, struct(1, 373, 373, 3))
     assert set(variables) == {"params"}
+
+
+@pytest.mark.parametrize("name", ["vgg_16", "vgg_16_front_end", "dilation8_camvid"])
+def test_fc_channels_are_those_of_fc6_and_fc7_and_of_nothing_else(name):
+    """Before `width`, which multiplies them as all others."""
+    channels = {row.name: row.channels for row in table(name, 0.5, fc_channels=512)}
+    assert channels.pop("fc6") == channels.pop("fc7") == 256
+    published = {row.name: row.channels for row in table(name)}
+    assert channels == {row: published[row] // 2 for row in published if not row.startswith("fc")}
