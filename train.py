@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from drn_jax import cli, config, experiment, program, run_report
-from drn_jax.errors import UserError
+from drn_jax.errors import UserError, nearest
 from drn_jax.experiment import Experiment
 from drn_jax.models.dilation import ContextNetwork
 from drn_jax.report import console
@@ -39,21 +39,26 @@ def define_flags() -> None:
         "config", str(cli.CONFIGS / "quickstart.py"), "NAME or FILE, with :VARIANT if it has any"
     )
     flags.DEFINE_string("workdir", "", "where the run lives; by default runs/NAME of the config")
+    flags.DEFINE_string("until", "", "of a configuration in stages, the last one to train")
 
 
 def main() -> int:
-    given = flags.FLAGS.config
+    given, until = flags.FLAGS.config, flags.FLAGS.until
     if "stages" not in given:
+        if until:
+            raise UserError(f"--until={until}: this configuration has no stages")
         settings = config.parse(given)
         return train_run(settings, Path(flags.FLAGS.workdir or f"runs/{settings.name}"))
     plan = config.parse_stages(given)
+    if until and until not in plan.stages:
+        raise UserError(f"--until={until}: no such stage; {nearest(until, plan.stages)}")
     workdir = Path(flags.FLAGS.workdir or f"runs/{plan.name}")
     for stage, settings in plan.under(str(workdir)).items():
         console.say(f"stage {stage}")
         status = (
             0 if is_finished(settings, workdir / stage) else train_run(settings, workdir / stage)
         )
-        if status:
+        if status or stage == until:
             return status
     return 0
 
@@ -91,8 +96,7 @@ def train_run(settings: config.Config, workdir: Path) -> int:
 
 def show(run: Experiment) -> None:
     """Print the table of the model, and what it will see."""
-    name = f"{run.config.model.name}, width {run.config.model.width:g}"
-    console.model_table(name, run.costs, run.stride)
+    console.model_table(run.title, run.costs, run.stride)
     console.say(
         f"{run.dataset.name}: {len(run.dataset.train):,} training and "
         f"{len(run.dataset.validation):,} validation images, {len(run.dataset.classes)} classes; "

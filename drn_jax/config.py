@@ -40,6 +40,8 @@ class Model:
     """Of VGG's fc6 and fc7."""
     fc_channels: int = 4096
     """Outputs of VGG's fc6 and fc7, before `width`."""
+    head_std: float = 0.0
+    """Deviation with which the classifier is drawn; 0: the network's own, see `models.create`."""
     space: Literal["", "rgb", "bgr"] = ""
     """Of the network's input, see `inputs.Preprocess`; "": rgb, and bgr for VGG."""
     context: Context = Context(layers=0)

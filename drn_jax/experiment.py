@@ -21,6 +21,7 @@ from drn_jax.errors import UserError
 from drn_jax.models import AnyNetwork
 from drn_jax.models.dilation import PUBLISHED
 from drn_jax.models.inputs import Channels, Preprocess
+from drn_jax.models.network import Network
 from drn_jax.models.stages import output_stride
 from drn_jax.tasks import Classification, Segmentation, Task
 from drn_jax.training.checkpoint import Checkpoints
@@ -49,6 +50,17 @@ class Experiment:
     """The validation images, to be shown."""
 
     @property
+    def title(self) -> str:
+        """The network in words."""
+        settings = self.config.model
+        context = settings.context
+        module = f"context module of {context.layers} layers, {context.size}, from {context.init}"
+        if not models.table(settings.name):
+            return module
+        alone = f"{settings.name}, width {settings.width:g}"
+        return f"{alone}, with a {module}" if context.layers else alone
+
+    @property
     def steps_per_epoch(self) -> int:
         """Whole batches in the training set."""
         return len(self.dataset.train) // self.config.batch_size
@@ -62,7 +74,7 @@ class Experiment:
     def costs(self) -> tuple[StageCost, ...]:
         """Of every row of the network, for one training input."""
         height, width, channels = self.input_shape
-        pooled = self.config.task == "classification"
+        pooled = self.config.task == "classification" and isinstance(self.model, Network)
         return cost.of_stages(self.model.table, height, width, pooled=pooled, inputs=channels)
 
     def training_inputs(self, batch: Batch) -> jax.Array:
@@ -240,6 +252,7 @@ def _network(settings: Model, classes: int) -> AnyNetwork:
         width=settings.width,
         dtype=jnp.dtype(settings.dtype),
         context=settings.context if settings.context.layers else None,
+        head_std=settings.head_std or None,
         **options,
     )
 

@@ -76,7 +76,7 @@ def _facts(experiment: Experiment, step: int) -> dict[str, str]:
     height, width, _ = experiment.input_shape
     device = jax.devices()[0]
     return {
-        "network": f"{config.model.name}, width {config.model.width:g}",
+        "network": experiment.title,
         "parameters": f"{parameters:,}",
         "multiply-adds": f"{multiply_adds / 1e6:,.1f} million for an input of {height} x {width}",
         "output stride": str(experiment.stride),

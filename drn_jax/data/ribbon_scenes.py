@@ -67,7 +67,7 @@ class Scene(NamedTuple):
 
 
 class RibbonCloseUps(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder: `image` as PNG and `label`, 0 to 4."""
+    """TFDS builder: `image` as PNG and `label`, 0 to 5."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -77,7 +77,7 @@ class RibbonCloseUps(tfds.core.GeneratorBasedBuilder):
                 "image": tfds.features.Image(
                     shape=(CLOSE_UP, CLOSE_UP, 3), encoding_format="png"
                 ),
-                "label": tfds.features.ClassLabel(names=list(CLASSES[1:])),
+                "label": tfds.features.ClassLabel(names=list(CLASSES)),
             }
         )
         return tfds.core.DatasetInfo(builder=self, description=__doc__, features=features)
@@ -156,20 +156,23 @@ def scene(split: str, index: int, scans: list[np.ndarray]) -> Scene:
 
 
 def close_up(split: str, index: int, scans: list[np.ndarray]) -> tuple[np.ndarray, int]:
-    """Close-up `index` of a split: image uint8 [72, 72, 3] and label, 0 to 4.
+    """Close-up `index` of a split: image uint8 [72, 72, 3] and class, 0 to 5.
 
-    A straight piece of ribbon, often with an end in view, and its digit near the middle.
+    A straight piece of ribbon, often with an end in view, and its digit near the middle; or, as
+    often as any digit, nothing but ground.
     """
     rng = np.random.default_rng([STREAM + 1, len(split), index])
     canvas = drawing.texture(rng, CLOSE_UP, least=0.4)
+    label = int(rng.integers(len(CLASSES)))
+    if label == 0:
+        return drawing.finish(canvas), label
     radius = rng.uniform(THINNEST, WIDEST) / 2
     spot = CLOSE_UP / 2 + rng.uniform(-OFF_CENTRE, OFF_CENTRE, 2)
     heading = rng.uniform(0, 2 * np.pi)
     along = np.linspace(-rng.uniform(0, CLOSE_UP), rng.uniform(0, CLOSE_UP), POINTS)
     path = spot + along[:, None] * [np.sin(heading), np.cos(heading)]
     canvas = _ribbon(rng, canvas, radius - _distance(path, CLOSE_UP))
-    label = int(rng.integers(DIGITS))
-    ink = _digit(rng, scans[label], radius - EDGE, spot, CLOSE_UP)
+    ink = _digit(rng, scans[label - 1], radius - EDGE, spot, CLOSE_UP)
     return drawing.finish(drawing.paint(canvas, ink, rng.uniform(*DARK, 3))), label
 
 
@@ -280,7 +283,7 @@ def _labelled(record: Any, where: str) -> Example:
 def load_close_ups(data_dir: str | None) -> Dataset:
     """The close-ups, prepared on first use (about 20 s), as `load`."""
     train, validation = drawing.prepared(RibbonCloseUps, data_dir, _labelled)
-    return Dataset("ribbon_close_ups", CLASSES[1:], train, validation, MEAN, STD)
+    return Dataset("ribbon_close_ups", CLASSES, train, validation, MEAN, STD)
 
 
 def load(data_dir: str | None) -> Dataset:

@@ -11,8 +11,8 @@ it; the nets of Yu & Koltun (`dilation.PUBLISHED`) come with theirs.
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, get_args
 
 import flax.linen as nn
 import jax
@@ -95,6 +95,7 @@ def create(
     width: float = 1.0,
     dtype: Any = jnp.float32,
     context: Context | None = None,
+    head_std: float | None = None,
     **options: Any,
 ) -> AnyNetwork:
     """The network `name` with every channel count but the classes' multiplied by `width`.
@@ -104,6 +105,8 @@ def create(
       dtype: of the computation; parameters and batch statistics stay float32.
       context: a context module behind the class map; the published nets bring their own, of which
         this may change all but the number of layers.
+      head_std: deviation with which the classifier is drawn; by default the published 0.001 for a
+        dilated VGG, whose features come trained, else sqrt(2 / classes).
       options: `running_variance` (see `layers.BatchNorm`); for DRN-A also `output_stride` and
         `variant` (see `drn.drn_a`), for VGG `dropout`, `padding` and `fc_channels` (see `vgg`).
         None but the last changes a parameter's shape.
@@ -114,6 +117,8 @@ def create(
     rows = table(name, width, **options)
     published = PUBLISHED.get(name)
     classes = CLASSES.get(name, 1000) if num_classes is None else num_classes
+    if classes < 1:
+        raise UserError(f"{name}: {classes} classes; there must be 1 or more")
     if published:
         context = context or published.context
         if context.layers != published.context.layers:
@@ -122,14 +127,26 @@ def create(
                 "others use vgg_16_front_end"
             )
     if not rows:
-        return ContextModule(classes, context or Context(), dtype)
+        context = context or Context()
     module = ContextModule(classes, context, dtype) if context else None
-    if name in CLASSES:
-        fields["head_init"] = nn.initializers.normal(vgg.FINAL_STD)
+    if module:
+        _ = module.table  # Raises for what no module has.
+        if not rows:
+            return module
+    if head_std is None and name in CLASSES:
+        head_std = vgg.FINAL_STD
+    if head_std is not None:
+        fields["head_init"] = _gaussian(head_std)
     network = Network(rows, num_classes=classes, dtype=dtype, **fields)
     if not module:
         return network
     return ContextNetwork(network, module, published.upsampling if published else 0)
+
+
+@cache
+def _gaussian(std: float) -> Callable[..., jax.Array]:
+    """The same function for the same deviation, so that equal networks are equal."""
+    return nn.initializers.normal(std)
 
 
 def preprocessing(
@@ -148,9 +165,12 @@ def preprocessing(
         that starts from random weights learns only in "rgb": inputs near 100 are too large for it.
       options: as for `create`.
 
-    Raises: UserError as `create`, and for a context module alone, which takes maps.
+    Raises: UserError as `create`, for another space, and for a context module alone, which takes
+      maps.
     """
-    rows = table(name, **options)
+    rows = table(name, **{key: value for key, value in options.items() if key not in _FIELDS})
+    if space not in (None, *get_args(Space)):
+        raise UserError(f"unknown space {space!r}: {nearest(str(space), get_args(Space))}")
     if not rows:
         raise UserError(f"{name} takes the class maps of a front end, not images")
     if mean is None and name in PUBLISHED:

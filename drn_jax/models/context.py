@@ -8,13 +8,13 @@ as relu(x).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from drn_jax.errors import UserError
+from drn_jax.errors import UserError, nearest
 from drn_jax.models import stages as tables
 from drn_jax.models.layers import at_least_float32, fan_in_normal
 from drn_jax.models.network import activate, plain_conv
@@ -22,8 +22,9 @@ from drn_jax.models.stages import Stage
 
 Initialiser = Callable[..., jax.Array]
 
-LAYERS = (7, 8, 10)
-"""Published depths: KITTI; Pascal VOC and CamVid; Cityscapes."""
+Size = Literal["basic", "large"]
+Padding = Literal["layer", "once", "mirror", "none"]
+Init = Literal["identity", "filler", "he"]
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,13 @@ class Context:
 
     layers: int = 8
     """Depth of the series, 4 or more: 7, 8 and 10 are published. (In a configuration 0: none.)"""
-    size: Literal["basic", "large"] = "basic"
+    size: Size = "basic"
     """C channels in every layer, or 2C, 2C, 4C, 8C, 16C, 32C, 32C, C."""
-    padding: Literal["layer", "once", "mirror", "none"] = "layer"
+    padding: Padding = "layer"
     """Zeros around the map of every layer; or zeros around the module's input once, so many (33 for
     8 layers) that the output has its size; or as many mirrored cells; or none: the map brings
     them."""
-    init: Literal["identity", "filler", "he"] = "identity"
+    init: Init = "identity"
     """As the paper: Eq. 4 for basic, Eq. 5 for large; as the published code, whose noise falls on
     basic too; or random (He et al. 2015)."""
     epsilon: float = 0.01
@@ -48,16 +49,16 @@ class Context:
 def rows(channels: int, context: Context) -> tuple[Stage, ...]:
     """The table of a module for maps of `channels`, under the published layer names.
 
-    Raises: UserError for a depth, size or padding that does not exist.
+    Raises: UserError for what no module has.
     """
     if context.layers < 4:
         raise UserError(f"a context module of {context.layers} layers: 4 is the least, 8 the usual")
-    if context.size not in ("basic", "large"):
-        raise UserError(f"no context module is {context.size!r}: use 'basic' or 'large'")
-    if context.padding not in ("layer", "once", "mirror", "none"):
-        raise UserError(
-            f"context padding {context.padding!r}: use 'layer', 'once', 'mirror' or 'none'"
-        )
+    if context.epsilon < 0:
+        raise UserError(f"context epsilon {context.epsilon}: a deviation is 0 or more")
+    for field, known in (("size", Size), ("padding", Padding), ("init", Init)):
+        value = getattr(context, field)
+        if value not in get_args(known):
+            raise UserError(f"context {field} {value!r}: {nearest(str(value), get_args(known))}")
     dilations = (1, *(2**i for i in range(context.layers - 3)))
     names = ("conv1_1", "conv1_2", *(f"conv{i}_1" for i in range(2, context.layers - 2)))
     factors = [2 * d if context.size == "large" else 1 for d in dilations]
@@ -119,11 +120,9 @@ def identity_init(groups: int | None = None, epsilon: float = 0.0) -> Initialise
 
 
 def kernel_init(context: Context, channels: int, stage: Stage) -> Initialiser:
-    """How one layer of the module is drawn. Raises: UserError for an unknown `init`."""
+    """How one layer of the module is drawn."""
     if context.init == "he":
         return fan_in_normal
-    if context.init not in ("identity", "filler"):
-        raise UserError(f"context init {context.init!r}: use 'identity', 'filler' or 'he'")
     exact = context.init == "identity" and context.size == "basic"
     sigma = 0.0 if exact else context.epsilon * channels / stage.channels
     return identity_init(channels, sigma)

@@ -105,7 +105,8 @@ class ContextNetwork(nn.Module):
 
 
 class FixedUpsampling(nn.Module):
-    """A channelwise transposed convolution: kernel 2s, stride s, pad s/2, no bias, never trained.
+    """A channelwise transposed convolution by an even factor s: kernel 2s, stride s, pad s/2, no
+    bias, never trained.
 
     Its kernel [2s, 2s, 1, C] begins bilinear. It is a parameter, because published weights bring
     one, but no gradient reaches it (the published learning rate is 0).

@@ -23,7 +23,11 @@ def vgg_16(dropout: float = 0.5, fc_channels: int = 4096) -> tuple[Stage, ...]:
     """The ImageNet classifier, fc6 and fc7 as convolutions: 7x7 and 1x1, of `fc_channels`.
 
     At 224x224 one cell is left; a larger image gives a map of them. Poolings round up, as Caffe's.
+
+    Raises: UserError for a dropout outside [0, 1).
     """
+    if not 0 <= dropout < 1:
+        raise UserError(f"VGG's dropout {dropout} must be at least 0 and below 1")
     rows = []
     for level, (channels, count) in enumerate(_LEVELS, 1):
         names = [f"conv{level}_{i + 1}" for i in range(count)]
