@@ -5,10 +5,10 @@
     python train.py --config=quickstart_context:context --config.data.front_end=WORKDIR
                                                            one context module on that front end
 
-Stages, each in a folder of its own below the working directory: `classifier` (VGG only, on
-close-ups of digits and of the ground), `front_end` (segmentation, from the classifier's weights),
-`context` (the module, on the front end's maps, which stay fixed), `joint` (both together).
-`--until=STAGE` stops early; the same command goes on.
+Stages, each in a folder of its own below the working directory: `classifier` (on close-ups of
+digits and of the ground), `front_end` (segmentation, from the classifier's weights), `context` (the
+module, on the front end's maps, which stay fixed), `joint` (both together). `--until=STAGE` stops
+early; the same command goes on.
 
 Paper:     Multi-Scale Context Aggregation by Dilated Convolutions, section 4 and appendix, made
            small: Caffe's SGD and the published grid (labels and cells at pixel 8k) for VGG.
@@ -45,16 +45,20 @@ def get_config(variant: str = "vgg") -> ConfigDict:
         return complete(_context(PUBLISHED_GRID))
     if variant == "drn":
         stages = {
+            "classifier": _classifier(DRN, _sgd(0.1, warmup_steps=50)),
             "front_end": _drn_front_end(),
             "context": _context({}),
-            "joint": _joint(_drn_front_end()),
+            "joint": _joint(_drn_front_end(), 0.002),
         }
     else:
         stages = {
-            "classifier": _vgg_classifier(),
+            # Padded with zeros: a margin of 186 pixels would be most of a close-up of 64.
+            "classifier": _classifier(
+                {**VGG, "padding": "zero", "head_std": 0.5}, _sgd(0.02, warmup_steps=50)
+            ),
             "front_end": _vgg_front_end(),
             "context": _context(PUBLISHED_GRID),
-            "joint": _joint(_vgg_front_end()),
+            "joint": _joint(_vgg_front_end(), 0.001),
         }
     return staged(f"quickstart_context_{variant}", stages)
 
@@ -68,23 +72,17 @@ def _sgd(rate: float, **fields: Any) -> dict[str, Any]:
     return {"learning_rate": rate, "weight_decay": 5e-4, "warmup_steps": 20} | fields
 
 
-def _vgg_classifier() -> ConfigDict:
-    """Padded with zeros: a margin of 186 pixels would make much of a close-up of 64."""
+def _classifier(model: dict[str, Any], optimizer: dict[str, Any]) -> ConfigDict:
+    data = {"name": "ribbon_scenes", "crop": 64, "resize": 72, "crop_area": (0.6, 1.0)}
     return _run(
         "quickstart_context_classifier",
         "classification",
-        model={**VGG, "padding": "zero", "head_std": 0.5},
-        data={
-            "name": "ribbon_scenes",
-            "crop": 64,
-            "resize": 72,
-            "crop_area": (0.6, 1.0),
-            "flip": False,
-        },
+        model=model,
+        data={**data, "flip": False},
         batch_size=16,
         epochs=3,
         log_steps=50,
-        optimizer=_sgd(0.02, warmup_steps=50),
+        optimizer=optimizer,
     )
 
 
@@ -117,7 +115,8 @@ def _drn_front_end() -> ConfigDict:
         batch_size=8,
         steps=240,
         eval_epochs=4,
-        optimizer=_sgd(0.05),
+        init_from="classifier",
+        optimizer=_sgd(0.02),
     )
 
 
@@ -134,13 +133,15 @@ def _context(grid: dict[str, str]) -> ConfigDict:
     )
 
 
-def _joint(config: ConfigDict) -> ConfigDict:
-    """Front end and module together, from both stages before, at a tenth of the rate."""
-    config.name = "quickstart_context_joint"
-    config.model.context = ConfigDict({"layers": 8})
-    config.init_from = "front_end"
-    config.init_context_from = "context"
-    config.steps = 30
-    config.eval_epochs = 1
-    config.optimizer.learning_rate /= 10
-    return config
+def _joint(front_end: ConfigDict, rate: float) -> ConfigDict:
+    """Front end and module together, from the stages before, at a tenth of the front end's rate."""
+    front_end.update(
+        name="quickstart_context_joint",
+        model={"context": {"layers": 8}},
+        init_from="front_end",
+        init_context_from="context",
+        steps=30,
+        eval_epochs=1,
+        optimizer={"learning_rate": rate},
+    )
+    return front_end

@@ -1,6 +1,6 @@
 """Strict surroundings for every test: eight CPU devices, no silent broadcasting of ranks.
 
-Warnings are errors by setup.cfg.
+Warnings are errors by setup.cfg. Below: small data sets, and the programs as a person runs them.
 """
 
 import os
@@ -10,6 +10,130 @@ os.environ["XLA_FLAGS"] = " ".join(
 ).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
+import numpy as np
+import pytest
+from PIL import Image
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).parent.parent
+
+CONFIG = """
+from ml_collections import ConfigDict
+
+from drn_jax.config import complete
+
+
+def get_config():
+    config = ConfigDict()
+    config.name = "tiny"
+    config.task = {task!r}
+    config.model = ConfigDict({{"name": "drn_d_22", "width": 0.05}})
+    config.data = ConfigDict({data!r})
+    config.batch_size = 4
+    config.epochs = 2
+    config.log_steps = 1
+    config.optimizer = ConfigDict({{"learning_rate": 0.05}})
+    config.schedule = ConfigDict({{"kind": "poly"}})
+    return complete(config)
+"""
+
+
+def picture(rng, mask):
+    """Brighter where the class is higher, with noise."""
+    noise = rng.integers(0, 60, (*mask.shape, 3), dtype=np.uint8)
+    return Image.fromarray(mask[..., None] * np.uint8(80) + noise)
+
+
+def write_streets(root):
+    """12 training and 6 validation pairs of 32x32 in three classes, as lists."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True)
+    for split, count in (("train", 12), ("val", 6)):
+        for i in range(count):
+            mask = rng.integers(0, 3, (4, 4), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+            picture(rng, mask).save(root / f"images/{split}{i}.png")
+            Image.fromarray(mask).save(root / f"labels/{split}{i}.png")
+        for kind in ("images", "labels"):
+            lines = [f"{kind}/{split}{i}.png\n" for i in range(count)]
+            (root / f"{split}_{kind}.txt").write_text("".join(lines))
+    info = {"mean": [0.45] * 3, "std": [0.27] * 3, "classes": ["road", "sky", "car"]}
+    (root / "info.json").write_text(json.dumps(info))
+
+
+def write_photographs(root):
+    """Four classes, three training images and one validation image of 32x32 each."""
+    rng = np.random.default_rng(1)
+    for split, count in (("train", 3), ("val", 1)):
+        for level, name in enumerate(("cat", "dog", "eel", "fox")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                mask = np.full((32, 32), level, np.uint8) // 2
+                picture(rng, mask).save(root / split / name / f"{i}.png")
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory):
+    """The data sets `streets` and `photographs`, and a configuration `.py` for each."""
+    place = tmp_path_factory.mktemp("programs")
+    write_streets(place / "streets")
+    write_photographs(place / "photographs")
+    data = {"name": "list_folder", "dir": str(place / "streets"), "crop": (32, 32)}
+    (place / "streets.py").write_text(CONFIG.format(task="segmentation", data=data))
+    data = {"name": "imagenet", "dir": str(place / "photographs"), "crop": 32, "resize": 32}
+    (place / "photographs.py").write_text(CONFIG.format(task="classification", data=data))
+    return place
+
+
+@pytest.fixture(scope="session")
+def start(place):
+    """`start(program, *args)`: the process, running in an empty folder on one device.
+
+    All share a compilation cache.
+    """
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # Quick to compile.
+        "COLUMNS": "200",
+        "JAX_COMPILATION_CACHE_DIR": str(place / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    (place / "here").mkdir()
+
+    def start(program, *args):
+        return subprocess.Popen(
+            [sys.executable, ROOT / program, *map(str, args)],
+            cwd=place / "here",
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run(start):
+    """`run(program, *args)`: what the program printed, once it has ended with `status`."""
+
+    def run(program, *args, status=0):
+        process = start(program, *args)
+        out, err = process.communicate()
+        assert process.returncode == status, out + err
+        if status == 0:
+            assert err == ""
+            return out.splitlines()
+        assert "Traceback" not in out + err
+        (line,) = err.splitlines()
+        assert line.startswith("error: ")
+        return line
+
+    return run

@@ -9,7 +9,7 @@ import pytest
 from absl import app, flags
 from ml_collections import config_flags
 
-from drn_jax import cli
+from drn_jax import cli, config
 from drn_jax.errors import UserError, nearest
 
 ROOT = Path(__file__).parent.parent
@@ -62,6 +62,12 @@ def run(monkeypatch, capsys, tmp_path):
         (["--wrkdir=x"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
         (["--config=quickstart:segmentaton"], "unknown variant 'segmentaton': did you mean segm"),
         (["--config=camvid:big"], "this configuration has no variants"),
+        (["--config=dilation:camvd"], "unknown variant 'camvd': did you mean camvid?"),
+        (["--config=dilation:kitti", "--config.stages.front.seed=3"], "no field 'front'"),
+        (
+            ["--config=dilation:kitti", "--config.stages.joint.model.context.layer=7"],
+            "no field 'layer': did you mean 'layers'?",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_on_standard_error_and_status_1(run, args, line):
@@ -142,6 +148,27 @@ def test_overrides_reach_the_configuration_as_values_of_their_field(run):
     assert found[0].data.crop == (32, 48)
     assert found[0].optimizer.learning_rate == 1.0
     assert found[0].data.flip is True
+
+
+def test_overrides_reach_a_field_of_a_stage(run):
+    found = []
+    for size in ("basic", "large"):
+        code, lines = run(
+            "--config=quickstart_context",
+            f"--config.stages.context.model.context.size={size}",
+            "--config.stages.joint.data.crop=(64,96)",
+            "--config.seed=3",
+            main=lambda: found.append(config.parse_stages(flags.FLAGS.config)),
+        )
+        assert (code, lines) == (0, [])
+    basic, large = (plan.stages for plan in found)
+    assert list(basic) == ["classifier", "front_end", "context", "joint"]
+    assert config.changes(basic["context"], large["context"]) == [
+        "config.model.context.size was 'basic', is 'large'"
+    ]
+    assert basic["joint"] == large["joint"]
+    assert basic["joint"].data.crop == (64, 96)
+    assert {stage.seed for stage in basic.values()} == {3}
 
 
 def test_early_value_reads_one_flag_in_every_spelling(monkeypatch):

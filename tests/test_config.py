@@ -32,6 +32,11 @@ def segmentation():
     return classification() | {"task": "segmentation", "data": crop}
 
 
+def context():
+    model = {"name": "context", "context": {"layers": 8}}
+    return classification() | {"task": "context", "model": model, "data": {"front_end": "runs/a"}}
+
+
 def with_field(path, value, base=classification):
     """`base` with one field set, or taken out where `value` is None."""
     given = base()
@@ -67,9 +72,20 @@ def every_config():
     """(name, configuration) of every file in configs/ and every variant of it."""
     for path in FILES:
         module = load(path)
-        yield path.stem, module.get_config()
+        given = {path.stem: module.get_config()}
         for variant in getattr(module, "VARIANTS", ()):
-            yield f"{path.stem}:{variant}", module.get_config(variant)
+            given[f"{path.stem}:{variant}"] = module.get_config(variant)
+        yield from given.items()
+
+
+def every_run():
+    """(name, typed configuration) of every run, those in stages one by one."""
+    for name, given in every_config():
+        if "stages" not in given:
+            yield name, config.parse(given)
+            continue
+        for stage, run in config.parse_stages(given).stages.items():
+            yield f"{name}, {stage}", run
 
 
 @pytest.mark.parametrize(
@@ -84,7 +100,6 @@ def every_config():
         "data.crop",
         "data.resize",
         "batch_size",
-        "epochs",
         "optimizer",
         "optimizer.learning_rate",
         "schedule",
@@ -149,7 +164,7 @@ def test_a_segmentation_crop_is_two_whole_numbers():
         ("task", "segmentatoin", "did you mean segmentation"),
         ("model.dtype", "float16", "float32"),
         ("model.running_variance", "unbiasd", "unbiased"),
-        ("schedule.kind", "cosine", "known: poly, step"),
+        ("schedule.kind", "cosine", "known: constant, poly, step"),
     ],
 )
 def test_a_word_outside_of_the_choices_is_named_with_the_choices(field, value, known):
@@ -158,11 +173,35 @@ def test_a_word_outside_of_the_choices_is_named_with_the_choices(field, value, k
     assert known in message
 
 
-@pytest.mark.parametrize("field", ["batch_size", "epochs", "eval_epochs", "log_steps"])
+@pytest.mark.parametrize("field", ["batch_size", "eval_epochs", "log_steps"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_a_count_below_one_is_named(field, value):
     message = error_of(with_field(field, value))
     assert message == f"config.{field} = {value} must be at least 1"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps"), [(0, 0), (2, 3), (-1, 0), (0, -1), (-1, 5), (5, -1), (None, None)]
+)
+@pytest.mark.parametrize("where", ["", "schedule."])
+def test_exactly_one_of_epochs_and_steps_is_given(where, epochs, steps):
+    given = classification() | {"schedule": {"kind": "step"}}
+    given = with_field("schedule.epochs", 1, lambda: given) if not where else given
+    given = with_field("epochs", 1, lambda: given)
+    group = given["schedule"] if where else given
+    group.pop("epochs", None)
+    group |= {} if epochs is None else {"epochs": epochs, "steps": steps}
+    assert error_of(given) == (
+        f"config.{where}epochs = {epochs or 0} and config.{where}steps = {steps or 0}: "
+        "one must be at least 1, the other 0"
+    )
+    for one in ({"epochs": 7}, {"steps": 7}, {"epochs": 0, "steps": 7}):
+        for name in ("epochs", "steps"):
+            group.pop(name, None)
+        group |= one
+        parsed = config.parse(given)
+        counted = parsed.schedule if where else parsed
+        assert (counted.epochs, counted.steps) == (one.get("epochs", 0), one.get("steps", 0))
 
 
 def test_the_fields_of_the_data_depend_on_the_task():
@@ -175,9 +214,12 @@ def test_the_fields_of_the_data_depend_on_the_task():
 
 def test_the_fields_of_the_schedule_depend_on_its_kind():
     given = with_field("schedule", {"kind": "step", "epochs": 3})
-    assert config.parse(given).schedule == config.StepSchedule("step", 3, 0.1)
-    message = error_of(with_field("schedule", {"kind": "step"}))
-    assert message == "the configuration lacks config.schedule.epochs"
+    assert config.parse(given).schedule == config.StepSchedule("step", 3, factor=0.1)
+    assert config.parse(with_field("schedule", {"kind": "constant"})).schedule == (
+        config.ConstantSchedule("constant")
+    )
+    message = error_of(with_field("schedule", {"kind": "constant", "power": 1.0}))
+    assert message.startswith("unknown field config.schedule.power")
 
 
 def test_whole_numbers_pass_as_floats_and_lists_as_tuples():
@@ -200,11 +242,11 @@ def test_complete_fills_in_every_default_and_changes_nothing_given():
     assert config.parse(completed) == config.parse(given)
 
 
-@pytest.mark.parametrize("base", [classification, segmentation])
+@pytest.mark.parametrize("base", [classification, segmentation, context])
 def test_a_configuration_survives_json(base):
     parsed = config.parse(base())
     read = json.loads(json.dumps(dataclasses.asdict(parsed)))
-    assert isinstance(read["data"]["crop" if base is segmentation else "crop_area"], list)
+    assert isinstance(read["data"]["crop_area" if base is classification else "crop"], list)
     assert config.parse(read) == parsed
     assert config.parse(config.complete(ConfigDict(read))) == parsed
 
@@ -224,14 +266,24 @@ def test_changes_names_every_field_that_differs_and_no_other():
 
 
 def test_every_file_in_configs_parses_in_every_variant_and_names_what_exists():
+    for name, given in every_config():
+        if "stages" in given:
+            runs = {stage: given["stages"][stage] for stage in given["order"]}
+            assert config.staged(given.name, runs) == given, f"{name} does not end in staged"
+        else:
+            assert config.complete(given) == given, f"{name} does not end in complete(config)"
+    for name, run in every_run():
+        models.table(run.model.name, run.model.width)
+        if not isinstance(run.data, config.MapData):
+            assert run.task in data.DATASETS[run.data.name].tasks, name
+
+
+def test_no_two_runs_of_configs_share_a_working_directory():
+    """But for a variant that is the file's default."""
     names = {}
     for name, given in every_config():
-        parsed = config.parse(given)
-        assert config.complete(given) == given, f"{name} does not end in complete(config)"
-        models.table(parsed.model.name, parsed.model.width)
-        assert parsed.task in data.DATASETS[parsed.data.name].tasks, name
-        assert names.setdefault(parsed.name, parsed) == parsed, f"{name}: two runs of one name"
-    assert len(names) >= len(FILES) >= 5
+        assert names.setdefault(given.name, given) == given, f"{name}: two runs of one name"
+    assert len(names) >= len(FILES) >= 7
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -243,3 +295,164 @@ def test_a_file_with_variants_refuses_others_by_name(path):
         return
     with pytest.raises(UserError, match="unknown variant 'no_such_variant'"):
         module.get_config("no_such_variant")
+
+
+# Stages
+
+
+def stages():
+    """Front end, context module and both together."""
+    joint = segmentation() | {"init_from": "front_end", "init_context_from": "context"}
+    maps = with_field("data.front_end", "front_end", context)
+    return {
+        name: ConfigDict(given)
+        for name, given in (("front_end", segmentation()), ("context", maps), ("joint", joint))
+    }
+
+
+def parsed_stages(**top):
+    given = config.staged("tiny", stages())
+    given.update(top)
+    return config.parse_stages(given)
+
+
+def test_stages_keep_their_order_though_a_config_dict_sorts():
+    found = stages()
+    assert list(config.parse_stages(config.staged("tiny", found)).stages) == list(found)
+    turned = dict(reversed(found.items()))
+    assert list(config.parse_stages(config.staged("tiny", turned)).stages) == list(turned)
+    given = config.staged("tiny", found)
+    assert config.parse_stages(ConfigDict(given.to_dict())) == config.parse_stages(given)
+
+
+def test_every_field_of_every_stage_has_a_value_and_none_is_changed():
+    plan = parsed_stages()
+    assert plan.name == "tiny"
+    for name, given in stages().items():
+        assert plan.stages[name] == config.parse(given)
+    given = config.staged("tiny", stages())
+    assert given.stages.context.model.context.size == "basic"
+    assert given.stages.joint.optimizer.momentum == 0.9
+
+
+def test_seed_and_dir_reach_every_stage_where_given():
+    for seed in (0, 7):
+        plan = parsed_stages(seed=seed, dir="streets")
+        assert {run.seed for run in plan.stages.values()} == {seed}
+        assert {run.data.dir for run in plan.stages.values()} == {"streets"}
+    found = stages()
+    for seed, run in enumerate(found.values()):
+        run.seed, run.data.dir = seed + 3, f"place{seed}"
+    plan = config.parse_stages(config.staged("tiny", found))
+    assert [run.seed for run in plan.stages.values()] == [3, 4, 5]
+    assert [run.data.dir for run in plan.stages.values()] == ["place0", "place1", "place2"]
+
+
+def test_names_of_stages_become_folders_below_the_working_directory_and_others_stay():
+    found = stages()
+    found["joint"].init_from = "runs/front_end"
+    plan = config.parse_stages(config.staged("tiny", found))
+    placed = plan.under("runs/tiny")
+    assert list(placed) == list(plan.stages)
+    assert placed["context"].data.front_end == "runs/tiny/front_end"
+    assert placed["joint"].init_context_from == "runs/tiny/context"
+    assert placed["joint"].init_from == "runs/front_end"
+    assert placed["front_end"] == plan.stages["front_end"]
+    assert config.changes(plan.stages["context"], placed["context"]) == [
+        "config.data.front_end was 'front_end', is 'runs/tiny/front_end'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "field", "value", "says"),
+    [
+        ("front_end", "batch_size", 0, "config.batch_size = 0 must be at least 1"),
+        ("context", "steps", 5, "config.epochs = 2 and config.steps = 5: one must"),
+        ("joint", "task", "drawing", "config.task = 'drawing' is unknown"),
+    ],
+)
+def test_a_bad_field_names_its_stage(stage, field, value, says):
+    given = config.staged("tiny", stages())
+    given.stages[stage][field] = value
+    with pytest.raises(UserError) as caught:
+        config.parse_stages(given)
+    assert str(caught.value).startswith(f"config.stages.{stage}: {says}")
+    assert "\n" not in str(caught.value)
+
+
+# The papers' numbers
+
+
+PUBLISHED = {
+    # Updates, batch, rate, momentum, side of the crop with its margin of 186 pixels a side.
+    "pascal_voc": {"front_end": (60_000, 14, 1e-3, 0.9, 500)},
+    "camvid": {
+        "front_end": (20_000, 8, 1e-4, 0.99, 628),
+        "joint": (None, 1, 1e-5, 0.9, 852),  # Its updates are not stated.
+    },
+    "kitti": {
+        "front_end": (10_000, 8, 1e-4, 0.99, 628),
+        "joint": (20_000, 1, 1e-5, 0.99, 900),
+    },
+    "cityscapes": {
+        "front_end": (40_000, 8, 1e-4, 0.99, 628),
+        "context": (24_000, 100, 1e-4, 0.99, None),  # Whole images.
+        "joint": (60_000, 1, 1e-5, 0.99, 1396),
+    },
+}
+"""papers.md 2.7, of Yu & Koltun (2016)."""
+
+
+def dilation(variant):
+    module = load(Path(__file__).parent.parent / "configs" / "dilation.py")
+    return config.parse_stages(module.get_config(variant)).stages
+
+
+@pytest.mark.parametrize("variant", PUBLISHED)
+def test_dilation_has_the_papers_numbers(variant):
+    found = dilation(variant)
+    for stage, (steps, batch, rate, momentum, side) in PUBLISHED[variant].items():
+        run = found[stage]
+        assert (run.batch_size, run.optimizer.learning_rate) == (batch, rate), stage
+        assert run.optimizer.momentum == momentum, stage
+        assert run.schedule.kind == "constant"
+        assert steps is None or run.steps == steps, stage
+        if side is None:
+            assert run.data.crop == (0, 0)
+        else:
+            assert run.data.crop == (side - 372, side - 372), stage
+    for run in found.values():
+        assert run.optimizer.rule == "caffe"
+        assert run.optimizer.weight_decay == 5e-4
+
+
+def test_dilation_of_pascal_voc_has_the_published_codes_context_numbers():
+    """Maps of 66x66 padded by 33 once, batch 60, rate 1e-3: the large module, and nothing joint."""
+    found = dilation("pascal_voc")
+    assert list(found) == ["front_end", "context"]
+    run = found["context"]
+    assert (run.batch_size, run.optimizer.learning_rate, run.optimizer.momentum) == (60, 1e-3, 0.9)
+    assert run.data.crop == (66, 66)
+    module = run.model.context
+    assert (module.layers, module.size, module.padding) == (8, "large", "once")
+
+
+@pytest.mark.parametrize(("variant", "layers"), [("camvid", 8), ("kitti", 7), ("cityscapes", 10)])
+def test_dilation_of_streets_has_the_published_depth_and_starts_from_the_stages_before(
+    variant, layers
+):
+    found = dilation(variant)
+    front_end, joint = found["front_end"], found["joint"]
+    assert front_end.init_from == "runs/vgg_16"
+    assert joint.init_from == "front_end"
+    context = joint.model.context
+    assert (context.layers, context.size, context.padding) == (layers, "basic", "layer")
+    staged = "context" in found
+    assert joint.init_context_from == ("context" if staged else "")
+    assert staged == (variant == "cityscapes")
+    if staged:
+        assert found["context"].model.context == context
+        assert found["context"].data.front_end == "front_end"
+        assert joint.data.grid.loss_at == found["context"].data.grid.loss_at == "pixels"
+    assert front_end.data.grid.loss_at == "cells"
+    assert front_end.data.grid.alignment == "corner"

@@ -2,13 +2,20 @@
 
 import dataclasses
 import json
+import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from drn_jax import config, experiment
+from drn_jax.data import transforms
 from drn_jax.errors import UserError
+from drn_jax.models.context import Context
+from drn_jax.tasks.segmentation import Grid
+from drn_jax.training.checkpoint import Checkpoints
 
 
 def save(path, height, width, seed, mask=False):
@@ -28,18 +35,23 @@ def photographs(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def streets(tmp_path):
-    """Six training pairs of 20x30; validation pairs of 16x24, 24x16 and 16x24."""
-    sizes = {"train": [(20, 30)] * 6, "val": [(16, 24), (24, 16), (16, 24)]}
+def write_streets(folder, train):
+    """Training pairs of the sizes given; validation pairs of 16x24, 24x16 and 16x24."""
+    sizes = {"train": train, "val": [(16, 24), (24, 16), (16, 24)]}
     for split, of_split in sizes.items():
         for kind in ("images", "labels"):
             names = [f"{kind}/{split}{i}.png" for i in range(len(of_split))]
             for i, (name, size) in enumerate(zip(names, of_split, strict=True)):
-                save(tmp_path / name, *size, i, mask=kind == "labels")
-            (tmp_path / f"{split}_{kind}.txt").write_text("\n".join(names))
+                save(folder / name, *size, i, mask=kind == "labels")
+            (folder / f"{split}_{kind}.txt").write_text("\n".join(names))
     info = {"mean": [0.5] * 3, "std": [0.2] * 3, "classes": ["road", "sky", "car"]}
-    (tmp_path / "info.json").write_text(json.dumps(info))
+    (folder / "info.json").write_text(json.dumps(info))
+
+
+@pytest.fixture
+def streets(tmp_path):
+    """Six training pairs of 20x30, and the validation pairs of `write_streets`."""
+    write_streets(tmp_path, [(20, 30)] * 6)
     return tmp_path
 
 
@@ -124,9 +136,19 @@ def test_rotation_and_scale_reach_the_augmentation(streets):
     assert (scaled["image"] != plain["image"]).any()
 
 
-def test_the_border_of_the_upsampling_is_the_configured_one(streets):
-    for border in ("clamp", "zero"):
-        assert experiment.build(segmentation(streets, border=border)).task.border == border
+def test_the_grid_of_the_task_is_the_configured_one(streets):
+    grid = {"alignment": "corner", "border": "zero", "interpolate": "probabilities"}
+    task = experiment.build(segmentation(streets, grid=grid)).task
+    assert task.grid == Grid("corner", "zero", "probabilities", "pixels")
+    assert task.output_stride == 8
+    assert experiment.build(segmentation(streets)).task.grid == Grid()
+
+
+def test_updates_are_counted_in_steps_or_in_epochs_of_whole_batches(streets):
+    settings = segmentation(streets)
+    for epochs, steps, total in ((3, 0, 3), (0, 7, 7)):
+        run = experiment.build(dataclasses.replace(settings, epochs=epochs, steps=steps))
+        assert (run.steps_per_epoch, run.total_steps) == (1, total)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +157,12 @@ def test_the_border_of_the_upsampling_is_the_configured_one(streets):
         ({"batch_size": 11}, "config.batch_size = 11 exceeds the 10 training examples of"),
         ({"model": config.Model("drn_d_23")}, "unknown model 'drn_d_23': did you mean drn_d_"),
         ({"model": config.Model("drn_d_22", width=0.0)}, "model width 0.0 must be"),
+        ({"model": config.Model("context")}, "config.model.name = context takes maps: config.task"),
+        ({"model": config.Model("drn_d_22", padding="zero")}, "drn_d_22 has no option 'padding'"),
+        (
+            {"model": config.Model("drn_d_22", context=Context(3))},
+            "a context module of 3 layers: 4 is the least",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(photographs, change, line):
@@ -160,3 +188,242 @@ def test_a_bad_data_set_is_one_line(photographs):
     )
     assert error_of(classification("")).startswith("data set imagenet: give --config.data.dir=")
     assert "no such folder" in error_of(classification(photographs / "nowhere"))
+
+
+# Networks with a margin
+
+
+VGG = config.Model("vgg_16_front_end", width=1 / 64, fc_channels=256, head_std=0.5, space="rgb")
+"""As published without padding, so that an image brings 186 pixels on each side."""
+
+
+def random_variables(run, seed=0):
+    """He's scale for every kernel, so that the maps of a deep narrow network do not vanish."""
+    shape = jax.ShapeDtypeStruct((1, *run.input_shape), jnp.float32)
+    shapes = jax.eval_shape(run.model.init, jax.random.key(0), shape)
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 0.1
+        values = rng.normal(0, scale, leaf.shape)
+        # Mostly positive: a layer of one or two channels would die otherwise.
+        return jnp.asarray(np.where(rng.uniform(size=leaf.shape) < 0.8, abs(values), values), "f4")
+
+    return jax.tree.map(draw, shapes)
+
+
+def class_map(run, variables, inputs):
+    return np.asarray(jax.jit(run.model.apply)(variables, inputs)[1]["logits_2d"])
+
+
+def test_training_crops_bring_their_margin_and_whole_images_get_theirs(streets):
+    run = experiment.build(dataclasses.replace(segmentation(streets), model=VGG))
+    assert run.preprocess.margin == 186
+    assert run.input_shape == (16 + 372, 24 + 372, 3)
+    batch = next(run.training_batches(0))
+    assert batch["image"].shape == (4, *run.input_shape)
+    assert batch["mask"].shape == (4, 16, 24)
+    assert jax.eval_shape(run.training_inputs, batch).shape == (4, *run.input_shape)
+    batch = next(run.validation_batches(2))
+    assert batch["image"].shape == (2, 16, 24, 3)
+    assert jax.eval_shape(run.inputs, batch).shape == (2, 16 + 372, 24 + 372, 3)
+
+
+def test_a_crop_with_its_surroundings_gives_the_cells_of_the_whole_image(streets):
+    run = experiment.build(dataclasses.replace(segmentation(streets), model=VGG))
+    variables = random_variables(run)
+    save(streets / "large.png", 32, 40, 7)
+    image = np.asarray(Image.open(streets / "large.png"))
+    whole = class_map(run, variables, run.inputs({"image": image[None]}))
+    assert whole.shape == (1, 4, 5, 3)
+    assert whole.std((0, 1, 2)).min() > 1e-3
+    for top, left in ((0, 0), (16, 16), (8, 8)):
+        crop = transforms.surrounded({"image": image}, top, left, 16, 24, 186)
+        cells = class_map(run, variables, run.training_inputs({"image": crop["image"][None]}))
+        expected = whole[:, top // 8 : top // 8 + 2, left // 8 : left // 8 + 3]
+        np.testing.assert_allclose(cells, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_published_net_takes_its_own_mean_and_another_that_of_the_data(streets):
+    given = segmentation(streets)
+    for name, mean in (("dilation8_camvid", (105.412, 108.778, 110.703)), ("drn_d_22", None)):
+        run = experiment.build(dataclasses.replace(given, model=config.Model(name, width=1 / 64)))
+        expected = [0.5] * 3 if mean is None else np.array(mean) / 255
+        np.testing.assert_allclose(run.preprocess.mean, expected, rtol=1e-6)
+
+
+# Context modules on the maps of a front end
+
+
+FRONT_END = dataclasses.replace(VGG, padding="zero")
+GRID = {"alignment": "corner", "interpolate": "probabilities", "loss_at": "cells"}
+
+
+def write_run(workdir, settings, seed=0):
+    """A working directory with random weights of the network of a configuration."""
+    run = experiment.build(settings)
+    variables = random_variables(run, seed)
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save_weights(variables, {"config": dataclasses.asdict(settings)})
+    return run, variables
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A data set of images of different sizes, and the front end `front` on it: its folder, its
+    experiment and its weights."""
+    folder = tmp_path_factory.mktemp("context")
+    write_streets(folder, train=[(20, 30), (32, 24), (20, 30), (32, 24), (20, 30)])
+    settings = dataclasses.replace(segmentation(folder), model=FRONT_END, batch_size=2)
+    return folder, *write_run(folder / "front", settings)
+
+
+def context(folder, **data):
+    """A configuration of a context module on the front end `front`."""
+    return config.parse(
+        {
+            "name": "tiny",
+            "task": "context",
+            "model": {"name": "context", "context": {"layers": 4}},
+            "data": {
+                "front_end": str(folder / "front"),
+                "dtype": "float32",
+                "crop": (3, 4),
+                "grid": GRID,
+                **data,
+            },
+            "batch_size": 4,
+            "steps": 3,
+            "optimizer": {"learning_rate": 0.1},
+            "schedule": {"kind": "constant"},
+        }
+    )
+
+
+def test_a_context_module_trains_on_crops_of_maps_and_is_scored_on_whole_ones(trained):
+    folder, front, _ = trained
+    run = experiment.build(context(folder))
+    assert run.keys == ("map", "mask")
+    assert (run.stride, run.input_shape, run.crop) == (8, (3, 4, 3), (24, 32))
+    assert run.task.grid == Grid(**GRID)
+    assert run.task.num_classes == run.model.channels == 3
+    batch = next(run.training_batches(0))
+    assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
+        "map": ((4, 3, 4, 3), "float32"),
+        "mask": ((4, 24, 32), "uint8"),
+    }
+    np.testing.assert_array_equal(run.training_inputs(batch), batch["map"])
+    found = [
+        (b["map"].shape, b["mask"].shape, b["valid"].tolist()) for b in run.validation_batches(2)
+    ]
+    assert found == [
+        ((2, 2, 3, 3), (2, 16, 24), [True, True]),
+        ((2, 3, 2, 3), (2, 24, 16), [True, False]),
+    ]
+    assert run.dataset.validation_sizes == front.dataset.validation_sizes
+
+
+def test_the_maps_are_those_of_the_whole_images_by_the_best_checkpoint(trained):
+    folder, front, variables = trained
+    run = experiment.build(context(folder))
+    splits = ("train", "validation")
+    for maps, images in ((getattr(run.dataset, s), getattr(front.dataset, s)) for s in splits):
+        assert len(maps) == len(images)
+        for index in (1, 2):
+            image = images[index]["image"]
+            expected = class_map(front, variables, front.inputs({"image": image[None]}))[0]
+            np.testing.assert_allclose(maps[index]["map"], expected, rtol=1e-4, atol=1e-5)
+            np.testing.assert_array_equal(maps[index]["mask"], images[index]["mask"])
+    np.testing.assert_array_equal(run.pictures[1]["image"], front.dataset.validation[1]["image"])
+
+
+def test_maps_lie_beside_the_front_end_and_are_not_computed_again(trained, capsys):
+    folder, *_ = trained
+    experiment.build(context(folder))
+    maps = folder / "front" / "maps"
+    before = sorted(path.stat().st_mtime_ns for path in maps.rglob("*"))
+    capsys.readouterr()
+    experiment.build(dataclasses.replace(context(folder), seed=5, batch_size=2))
+    assert capsys.readouterr().out == ""
+    assert sorted(path.stat().st_mtime_ns for path in maps.rglob("*")) == before
+
+
+@pytest.mark.parametrize("crop", [(0, 0), (0, 4), (3, 0)])
+def test_maps_of_different_sizes_need_a_crop(trained, crop):
+    message = error_of(context(trained[0], crop=crop))
+    assert message.startswith("the training images differ in size: give --config.data.crop=")
+    assert "in cells of 8 pixels" in message
+
+
+def test_whole_maps_of_one_size_need_no_crop(streets):
+    settings = dataclasses.replace(segmentation(streets), model=FRONT_END)
+    write_run(streets / "front", settings)
+    run = experiment.build(context(streets, crop=(0, 0), dtype="float16"))
+    assert run.input_shape == (3, 4, 3)
+    batch = next(run.training_batches(0))
+    assert batch["map"].shape == (4, 3, 4, 3)
+    assert batch["map"].dtype == np.float16
+    assert batch["mask"].shape == (4, 20, 30)
+    assert run.training_inputs({"map": jnp.asarray(batch["map"])}).dtype == jnp.float32
+
+
+def test_a_data_set_that_moved_is_found_by_its_new_folder(trained, tmp_path):
+    folder, *_ = trained
+    moved = tmp_path / folder.name
+    folder.rename(moved)
+    try:
+        settings = context(moved)
+        assert "no such folder" in error_of(settings)
+        data = dataclasses.replace(settings.data, dir=str(moved))
+        run = experiment.build(dataclasses.replace(settings, data=data))
+    finally:
+        moved.rename(folder)
+    assert len(run.dataset.train) == 5
+
+
+def test_a_front_end_that_is_none_is_one_line(trained, photographs, tmp_path):
+    folder, *_ = trained
+    message = error_of(context(tmp_path / "nowhere"))
+    assert message.startswith("config.data.front_end: no checkpoints in ")
+    classifier = dataclasses.replace(
+        classification(photographs), model=config.Model("drn_d_22", 0.05)
+    )
+    with Checkpoints(photographs / "front") as checkpoints:
+        weights = {"params": {"head": jnp.zeros(3)}}
+        checkpoints.save_weights(weights, {"config": dataclasses.asdict(classifier)})
+    message = error_of(context(photographs))
+    assert message.startswith(f"config.data.front_end: {photographs}/front is no segmentation run")
+    assert message.endswith("one of classification")
+    with Checkpoints(tmp_path / "front") as checkpoints:
+        settings = dataclasses.asdict(context(folder))
+        checkpoints.save_weights({"params": {"ctx_final": jnp.zeros(3)}}, {"config": settings})
+    assert error_of(context(tmp_path)).endswith("one of context")
+    assert not (tmp_path / "front" / "maps").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"batch_size": 6}, "config.batch_size = 6 exceeds the 5 training examples of"),
+        ({"model": config.Model("drn_d_22", context=Context(4))}, "config.model.name = drn_d_22"),
+        ({"model": config.Model("context", context=Context(3))}, "a context module of 3 layers"),
+        ({"model": config.Model("contxt")}, "unknown model 'contxt': did you mean context"),
+    ],
+)
+def test_what_no_context_run_can_be_is_one_line_before_any_map_is_made(
+    trained, tmp_path, change, line
+):
+    folder, *_ = trained
+    shutil.copytree(folder / "front" / "checkpoints", tmp_path / "front" / "checkpoints")
+    assert line in error_of(dataclasses.replace(context(tmp_path), **change))
+    assert not (tmp_path / "front" / "maps").exists()
+
+
+def test_a_title_tells_which_module_and_which_network(trained):
+    folder, *_ = trained
+    module = "context module of 4 layers, basic, from identity"
+    assert experiment.build(context(folder)).title == module
+    model = dataclasses.replace(FRONT_END, context=Context(4))
+    both = dataclasses.replace(segmentation(folder), model=model)
+    title = experiment.build(both).title
+    assert title == f"vgg_16_front_end, width 0.015625, with a {module}"

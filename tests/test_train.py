@@ -1,15 +1,11 @@
 """train.py and eval.py as a person runs them: on small folders, from the command line.
 
-Every run is a process of its own on one device. All share a compilation cache.
+The data sets and `run`: conftest.py. Runs in stages: test_train_stages.py.
 """
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -21,120 +17,8 @@ from PIL import Image
 from drn_jax import models
 from drn_jax.training.checkpoint import Checkpoints
 
-ROOT = Path(__file__).parent.parent
 STEPS = 6
 """Of a whole run: two epochs of three."""
-
-CONFIG = """
-from ml_collections import ConfigDict
-
-from drn_jax.config import complete
-
-
-def get_config():
-    config = ConfigDict()
-    config.name = "tiny"
-    config.task = {task!r}
-    config.model = ConfigDict({{"name": "drn_d_22", "width": 0.05}})
-    config.data = ConfigDict({data!r})
-    config.batch_size = 4
-    config.epochs = 2
-    config.log_steps = 1
-    config.optimizer = ConfigDict({{"learning_rate": 0.05}})
-    config.schedule = ConfigDict({{"kind": "poly"}})
-    return complete(config)
-"""
-
-
-def picture(rng, mask):
-    """Brighter where the class is higher, with noise."""
-    noise = rng.integers(0, 60, (*mask.shape, 3), dtype=np.uint8)
-    return Image.fromarray(mask[..., None] * np.uint8(80) + noise)
-
-
-def write_streets(root):
-    """12 training and 6 validation pairs of 32x32 in three classes, as lists."""
-    rng = np.random.default_rng(0)
-    for kind in ("images", "labels"):
-        (root / kind).mkdir(parents=True)
-    for split, count in (("train", 12), ("val", 6)):
-        for i in range(count):
-            mask = rng.integers(0, 3, (4, 4), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
-            picture(rng, mask).save(root / f"images/{split}{i}.png")
-            Image.fromarray(mask).save(root / f"labels/{split}{i}.png")
-        for kind in ("images", "labels"):
-            lines = [f"{kind}/{split}{i}.png\n" for i in range(count)]
-            (root / f"{split}_{kind}.txt").write_text("".join(lines))
-    info = {"mean": [0.45] * 3, "std": [0.27] * 3, "classes": ["road", "sky", "car"]}
-    (root / "info.json").write_text(json.dumps(info))
-
-
-def write_photographs(root):
-    """Four classes, three training images and one validation image of 32x32 each."""
-    rng = np.random.default_rng(1)
-    for split, count in (("train", 3), ("val", 1)):
-        for level, name in enumerate(("cat", "dog", "eel", "fox")):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                mask = np.full((32, 32), level, np.uint8) // 2
-                picture(rng, mask).save(root / split / name / f"{i}.png")
-
-
-@pytest.fixture(scope="session")
-def place(tmp_path_factory):
-    """The data sets `streets` and `photographs`, and a configuration `.py` for each."""
-    place = tmp_path_factory.mktemp("programs")
-    write_streets(place / "streets")
-    write_photographs(place / "photographs")
-    data = {"name": "list_folder", "dir": str(place / "streets"), "crop": (32, 32)}
-    (place / "streets.py").write_text(CONFIG.format(task="segmentation", data=data))
-    data = {"name": "imagenet", "dir": str(place / "photographs"), "crop": 32, "resize": 32}
-    (place / "photographs.py").write_text(CONFIG.format(task="classification", data=data))
-    return place
-
-
-@pytest.fixture(scope="session")
-def start(place):
-    """`start(program, *args)`: the process, running in an empty folder."""
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # Quick to compile.
-        "COLUMNS": "200",
-        "JAX_COMPILATION_CACHE_DIR": str(place / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    (place / "here").mkdir()
-
-    def start(program, *args):
-        return subprocess.Popen(
-            [sys.executable, ROOT / program, *map(str, args)],
-            cwd=place / "here",
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return start
-
-
-@pytest.fixture(scope="session")
-def run(start):
-    """`run(program, *args)`: what the program printed, once it has ended with `status`."""
-
-    def run(program, *args, status=0):
-        process = start(program, *args)
-        out, err = process.communicate()
-        assert process.returncode == status, out + err
-        if status == 0:
-            assert err == ""
-            return out.splitlines()
-        assert "Traceback" not in out + err
-        (line,) = err.splitlines()
-        assert line.startswith("error: ")
-        return line
-
-    return run
 
 
 @pytest.fixture(scope="session")
@@ -198,7 +82,7 @@ def test_a_run_leaves_metrics_checkpoints_and_a_report(whole):
     page = (workdir / "report.html").read_text()
     assert "drn_d_22 on streets" in page
     assert f"step {best}" in page
-    assert output[-1] == f"report: {workdir / 'report.html'}"
+    assert output[-1].startswith(f"report: {workdir / 'report.html'}; peak memory ")
     assert f"val_miou {scored[-1]['val_miou']:.4f}" in " ".join(output)
 
 
@@ -354,7 +238,7 @@ def raise_label(folder):
         (None, ["--config.model.name=drn_d22"], ["unknown model 'drn_d22'", "drn_d_22"]),
         (None, ["--config.data.name=listfolder"], ["config.data.name='listfolder'", "list_folder"]),
         (None, ["--config.data.name=imagenet"], ["data set imagenet has no labels for segm"]),
-        (None, ["--config.epochs=0"], ["config.epochs = 0 must be at least 1"]),
+        (None, ["--config.epochs=0"], ["config.epochs = 0 and config.steps = 0: one must"]),
         (None, ["--config.init_from=FOLDER"], ["no checkpoints in FOLDER"]),
     ],
     ids=lambda value: getattr(value, "__name__", None),

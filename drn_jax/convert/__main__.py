@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from drn_jax import cli, config
 from drn_jax.convert import caffe, torch
 from drn_jax.convert.names import CAFFE, LAYOUTS, TORCH
-from drn_jax.convert.rules import Variables, num_classes, sha256
+from drn_jax.convert.rules import UNUSED, Variables, num_classes, sha256
 from drn_jax.errors import UserError
 from drn_jax.models.dilation import PUBLISHED
 from drn_jax.report import console
@@ -139,7 +139,7 @@ def _write(
     with Checkpoints(arguments.out) as checkpoints:
         checkpoints.save_weights(variables, {"config": settings.to_dict(), "source": source})
     count = sum(a.size for a in jax.tree.leaves(variables["params"]))
-    unused = sum(a.size for a in jax.tree.leaves(variables.get(torch.UNUSED, {})))
+    unused = sum(a.size for a in jax.tree.leaves(variables.get(UNUSED, {})))
     besides = f" and {unused:,} numbers that take no part" if unused else ""
     classes = num_classes(variables)
     console.say(f"{arguments.model}: {count:,} parameters{besides}, {classes} classes")

@@ -12,10 +12,12 @@ from drn_jax import models
 from drn_jax.convert import caffemodel
 from drn_jax.convert.names import CAFFE
 from drn_jax.convert.rules import (
+    UNUSED,
     Rule,
     Source,
     Variables,
     arrays,
+    bilinear,
     check_names,
     label,
     put,
@@ -23,7 +25,7 @@ from drn_jax.convert.rules import (
 )
 from drn_jax.errors import UserError
 from drn_jax.models.context import ContextModule
-from drn_jax.models.dilation import UPSAMPLING, ContextNetwork
+from drn_jax.models.dilation import PUBLISHED, UPSAMPLING, ContextNetwork
 from drn_jax.models.stages import Stage, blocks
 
 _HEADS = {
@@ -32,6 +34,9 @@ _HEADS = {
     "dilation8_pascal_voc": ("fc-final",),
 }
 """The layer that classifies, where it is not `final`; of two, the one that is there."""
+
+_UPSAMPLED = ("dilation10_cityscapes", "context10_cityscapes")
+"""Nets whose published weights hold a fixed upsampling."""
 
 _INNER_PRODUCTS = ("fc6", "fc7", "fc8")
 """Layers that Caffe's classifier keeps as matrices."""
@@ -49,7 +54,8 @@ def load(name: str, source: Source, width: float = 1.0, where: str = "") -> Vari
       where: what errors call the source; by default its path, or "the mapping".
 
     Returns: `params`, NumPy float32, which `models.create(name, num_classes)` takes with the
-      source's number of classes (`rules.num_classes(variables)`).
+      source's number of classes (`rules.num_classes(variables)`). Dilation10's fixed upsampling may
+      be left out (bilinear then); what the context module alone has of it goes to `unused`.
     Raises: UserError for a network that has no Caffe weights, a file that can't be read, and for
       the weights of another net, naming what differs.
     """
@@ -63,6 +69,8 @@ def load(name: str, source: Source, width: float = 1.0, where: str = "") -> Vari
     classes = state.get(f"{_layer('ctx_final', name, head) if _is_context(name) else head}.bias")
     count = models.CLASSES.get(name, 1000) if classes is None else classes.size
     rules = list(_rules(name, models.create(name, count, width), head))
+    if name in _UPSAMPLED:
+        rules += _upsampling(name, count, state)
     for rule in rules:
         if rule.theirs in state and state[rule.theirs].shape in _also(rule):
             state[rule.theirs] = state[rule.theirs].reshape(rule.shape)
@@ -83,10 +91,18 @@ def _rules(name: str, model: models.AnyNetwork, head: str) -> Iterator[Rule]:
                     ("params", *scope, row.name), _layer(row.name, name, head), conv
                 )
             channels = row.outputs
-    if isinstance(model, ContextNetwork) and model.upsampling:
-        side = 2 * model.upsampling
-        oihw = (model.num_classes, 1, side, side)
-        yield Rule(("params", UPSAMPLING, "kernel"), f"{UPSAMPLING}.weight", oihw, oihw)
+
+
+def _upsampling(name: str, classes: int, state: dict[str, np.ndarray]) -> Iterator[Rule]:
+    """Where the fixed kernel of Dilation10 goes. Left out of `state`, it becomes the bilinear one;
+    the context module alone carries it along, unused."""
+    theirs = f"{UPSAMPLING}.weight"
+    collection = "params" if PUBLISHED[name].front_end else UNUSED
+    if collection == "params" and theirs not in state:
+        state[theirs] = bilinear(classes)
+    if theirs in state:
+        oihw = bilinear(classes).shape
+        yield Rule((collection, UPSAMPLING, "kernel"), theirs, oihw, oihw)
 
 
 def _parts(model: models.AnyNetwork) -> list[tuple[tuple[str, ...], tuple[Stage, ...], int]]:

@@ -8,12 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from drn_jax.errors import UserError
+from drn_jax.models.dilation import bilinear_kernel
 from drn_jax.models.inputs import IMAGENET_STD
 from drn_jax.models.stages import Conv
 from drn_jax.trees import Shapes, differences
 
 Source = Mapping[str, Any] | str | os.PathLike[str]
 Variables = dict[str, Any]
+
+
+UNUSED = "unused"
+"""The collection of what a published state carries and no network computes with."""
 
 
 class Rule(NamedTuple):
@@ -128,3 +133,9 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """The digest of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bilinear(classes: int, factor: int = 8) -> np.ndarray:
+    """The fixed kernel of the published transposed convolutions (fyu/drn's `up`, Dilation10's
+    `ctx_upsample`), float32 [classes, 1, 2 * factor, 2 * factor]."""
+    return np.tile(bilinear_kernel(factor), (classes, 1, 1, 1))

@@ -20,10 +20,12 @@ import numpy as np
 from drn_jax import models
 from drn_jax.convert.names import CAFFE, HEAD, TORCH, UPSAMPLING, Layout, has_linear_head, units
 from drn_jax.convert.rules import (
+    UNUSED,
     Rule,
     Source,
     Variables,
     arrays,
+    bilinear,
     check_names,
     kernel,
     label,
@@ -33,9 +35,6 @@ from drn_jax.convert.rules import (
 )
 from drn_jax.errors import UserError
 from drn_jax.models.stages import Conv, Stage
-
-UNUSED = "unused"
-"""The collection of what a published state carries and no network computes with."""
 
 _CODEBASES: dict[Layout, str] = {
     "fyu": "fyu/drn's classifiers and torchvision's ResNets",
@@ -82,7 +81,7 @@ def load(name: str, source: Source, width: float = 1.0, where: str = "") -> Vari
         rules = [rule for rule in rules if rule.theirs not in unused]
     upsampling = state.pop(UPSAMPLING, None) if layout == "fyu_segment" else None
     check_names(f"{where} does not fit {name}", state, {r.theirs: r.shape for r in rules})
-    if upsampling is not None and not np.array_equal(upsampling, bilinear_kernel(classes)):
+    if upsampling is not None and not np.array_equal(upsampling, bilinear(classes)):
         raise UserError(f"{where}: {UPSAMPLING} is not fyu/drn's fixed bilinear kernel")
     variables: Variables = {}
     for rule in rules:
@@ -126,7 +125,7 @@ def dump(
             norm = rule.theirs.rpartition(".")[0]
             state[f"{norm}.{TRACKED}"] = np.zeros((), np.int64)
     if layout == "fyu_segment":
-        state[UPSAMPLING] = bilinear_kernel(num_classes(variables))
+        state[UPSAMPLING] = bilinear(num_classes(variables))
     return state
 
 
@@ -187,12 +186,6 @@ def write(path: str | os.PathLike[str], state: Mapping[str, np.ndarray]) -> None
     draft = f"{os.fspath(path)}.tmp"
     torch.save({name: torch.tensor(array) for name, array in state.items()}, draft)
     os.replace(draft, path)
-
-
-def bilinear_kernel(classes: int, stride: int = 8) -> np.ndarray:
-    """fyu/drn's fixed `up.weight`, float32 [classes, 1, 2*stride, 2*stride]: a tent each way."""
-    tent = 1 - np.abs((np.arange(2 * stride) + 0.5) / stride - 1)
-    return np.tile(np.outer(tent, tent).astype(np.float32), (classes, 1, 1, 1))
 
 
 def _rules(stages: tuple[Stage, ...], layout: Layout, classes: int) -> Iterator[Rule]:

@@ -74,9 +74,7 @@ class RibbonCloseUps(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict(
             {
-                "image": tfds.features.Image(
-                    shape=(CLOSE_UP, CLOSE_UP, 3), encoding_format="png"
-                ),
+                "image": tfds.features.Image(shape=(CLOSE_UP, CLOSE_UP, 3), encoding_format="png"),
                 "label": tfds.features.ClassLabel(names=list(CLASSES)),
             }
         )

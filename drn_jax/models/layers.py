@@ -48,8 +48,8 @@ def max_pool(
 ) -> jax.Array:
     """The greatest of every kernel x kernel window of [N, H, W, C], `padding` pixels around it.
 
-    `ceil` adds a last window that hangs over the lower or right edge (Caffe), for windows that leave
-    no gaps and no `padding`; else what fills no window is left out (PyTorch).
+    `ceil` adds a last window that hangs over the lower or right edge (Caffe), for windows without
+    gaps or `padding`; else what fills no window is left out (PyTorch).
     """
 
     def sides(size: int) -> tuple[int, int]:

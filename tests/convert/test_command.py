@@ -46,7 +46,7 @@ def caffemodel(goldens):
 def weights(tmp_path_factory, golden, torch):
     """A file of fyu/drn's DRN-D-22 for segmentation, and its state."""
     published = golden("drn_d_22_seg")
-    state = {**published.state, "up.weight": convert.bilinear_kernel(19)}
+    state = {**published.state, "up.weight": convert.bilinear(19)}
     path = tmp_path_factory.mktemp("weights") / "drn_d_22_cityscapes.pth"
     convert.write(path, {key: np.ascontiguousarray(value) for key, value in state.items()})
     return path, state

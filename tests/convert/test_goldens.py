@@ -65,7 +65,7 @@ def test_logits_and_dense_class_map_are_the_published(golden, procedural, name):
 
 def test_segmentation_checkpoint_gives_the_published_scores_and_upsampling(golden, procedural):
     published = golden("drn_d_22_seg")
-    state = {**published.state, "up.weight": convert.bilinear_kernel(19)}
+    state = {**published.state, "up.weight": convert.bilinear(19)}
     variables = convert.load("drn_d_22", state)
     model = models.create("drn_d_22", num_classes=convert.num_classes(variables))
     image = nhwc(procedural.image("segment", (1, 3, 96, 160)))

@@ -77,8 +77,8 @@ def test_each_ribbon_holds_its_digit_and_no_other(scenes):
             assert 0 < rows.min() <= rows.max() < 255
             assert 0 < columns.min() <= columns.max() < 255
             ground = scene.image[ribbon & ~digit].mean()
-            # The inked pixels are lighter or darker; their blurred rims less so.
-            assert abs(scene.image[digit].mean() - ground) > 40
+            # The blurred rims of the ink are less dark.
+            assert scene.image[digit].mean() < ground - 40
 
 
 def test_most_of_a_ribbon_is_far_from_its_digit(scenes):
@@ -188,4 +188,129 @@ def test_the_prepared_set_reads_back_the_scenes_that_were_made(tmp_path, monkeyp
     # A second load, by name, finds the set prepared: nothing is made again.
     monkeypatch.setattr(ribbon_scenes, "_scenes", None)
     again = data.load("ribbon_scenes", str(tmp_path), "segmentation")
+    np.testing.assert_array_equal(again.train[3]["image"], dataset.train[3]["image"])
+
+
+# Close-ups
+
+
+@pytest.fixture(scope="module")
+def close_ups():
+    """The first 300 training close-ups: images and classes."""
+    scans = ribbon_scenes.scans_by_digit("train")
+    made = [ribbon_scenes.close_up("train", index, scans) for index in range(300)]
+    images, labels = zip(*made, strict=True)
+    return np.stack(images), np.array(labels)
+
+
+def test_a_close_up_is_a_function_of_its_split_and_index(close_ups):
+    images, labels = close_ups
+    train, validation = map(ribbon_scenes.scans_by_digit, ("train", "validation"))
+    image, label = ribbon_scenes.close_up("train", 5, train)
+    np.testing.assert_array_equal(image, images[5])
+    assert label == labels[5]
+    assert (images[6] != images[5]).any()
+    assert (ribbon_scenes.close_up("validation", 5, validation)[0] != images[5]).any()
+    assert len({image.tobytes() for image in images}) == len(images)
+
+
+def test_close_ups_are_of_six_classes_equally_frequent(close_ups):
+    images, labels = close_ups
+    assert images.shape == (300, 72, 72, 3)
+    assert images.dtype == np.uint8
+    shown = np.bincount(labels, minlength=6) / len(labels)
+    assert len(shown) == 6
+    assert 0.1 < shown.min() <= shown.max() < 0.25
+
+
+def painted_ribbons(monkeypatch):
+    """What is painted from now on: each ribbon's inner pixels and canvas, and each digit's ink."""
+    calls = {"ribbon": [], "ink": []}
+    ribbon, digit = ribbon_scenes._ribbon, ribbon_scenes._digit
+
+    def ribboned(rng, canvas, depth):
+        painted = ribbon(rng, canvas, depth)
+        calls["ribbon"].append((depth > ribbon_scenes.OUTLINE + 1, painted))
+        return painted
+
+    def inked(*args):
+        ink = digit(*args)
+        calls["ink"].append(ink)
+        return ink
+
+    monkeypatch.setattr(ribbon_scenes, "_ribbon", ribboned)
+    monkeypatch.setattr(ribbon_scenes, "_digit", inked)
+    return calls
+
+
+def test_class_0_is_ground_alone_and_any_other_a_dark_digit_near_the_middle_of_a_ribbon(
+    monkeypatch,
+):
+    scans = ribbon_scenes.scans_by_digit("train")
+    calls, seen = painted_ribbons(monkeypatch), set()
+    for index in range(80):
+        for painted_before in calls.values():
+            painted_before.clear()
+        image, label = ribbon_scenes.close_up("train", index, scans)
+        seen.add(label)
+        assert len(calls["ribbon"]) == len(calls["ink"]) == (label > 0)
+        if not label:
+            continue
+        [(inside, painted)], [ink] = calls["ribbon"], calls["ink"]
+        assert inside[ink >= 0.4].all()  # All of the digit is on the ribbon.
+        rows, columns = np.nonzero(ink >= 0.4)
+        for places in (rows, columns):
+            assert 0 < places.min() <= places.max() < 71
+            assert abs((places.min() + places.max()) / 2 - 35.5) <= 8 + 1
+        # Every fully inked pixel is darker than the ribbon was there, in every channel.
+        full = ink > 0.95
+        assert full.sum() > 3
+        assert (image[full].max(1) <= 75).all()
+        assert (painted[inside].mean(0) > 100).all()
+        assert image[full].mean() < painted[inside].mean() - 40
+    assert seen == set(range(6))
+
+
+def test_a_close_up_shows_a_scan_of_its_class(monkeypatch):
+    received = []
+    digit = ribbon_scenes._digit
+
+    def inked(rng, scans, *rest):
+        received.append(scans)
+        return digit(rng, scans, *rest)
+
+    monkeypatch.setattr(ribbon_scenes, "_digit", inked)
+    for split in ("train", "validation"):
+        scans = ribbon_scenes.scans_by_digit(split)
+        for index in range(20):
+            received.clear()
+            _, label = ribbon_scenes.close_up(split, index, scans)
+            assert [id(given) for given in received] == [id(scans[label - 1])] * (label > 0)
+
+
+def test_ink_is_always_darker_than_any_ribbon():
+    assert ribbon_scenes.DARK[1] + 70 <= ribbon_scenes.LIGHT[0]
+
+
+def test_the_prepared_close_ups_read_back_as_they_were_made(tmp_path, monkeypatch):
+    counts = {"train": 12, "validation": 6}
+    monkeypatch.setattr(ribbon_scenes, "TRAIN_CLOSE_UPS", counts["train"])
+    monkeypatch.setattr(ribbon_scenes, "VALIDATION_CLOSE_UPS", counts["validation"])
+    dataset = ribbon_scenes.load_close_ups(str(tmp_path))
+    assert dataset.classes == ("background", "0", "1", "2", "3", "4")
+    for split, source in (("train", dataset.train), ("validation", dataset.validation)):
+        scans = ribbon_scenes.scans_by_digit(split)
+        close_ups = [ribbon_scenes.close_up(split, index, scans) for index in range(counts[split])]
+        made = {image.tobytes(): label for image, label in close_ups}
+        assert len(source) == counts[split] == len(made)
+        for index in range(len(source)):  # TFDS shuffles what it writes.
+            example = source[index]
+            assert {name: (array.dtype.name, array.shape) for name, array in example.items()} == {
+                "image": ("uint8", (72, 72, 3)),
+                "label": ("int32", ()),
+            }
+            assert made.pop(example["image"].tobytes()) == example["label"]
+    # By name, for classification, and prepared already: nothing is made again.
+    monkeypatch.setattr(ribbon_scenes, "_close_ups", None)
+    again = data.load("ribbon_scenes", str(tmp_path), "classification")
     np.testing.assert_array_equal(again.train[3]["image"], dataset.train[3]["image"])

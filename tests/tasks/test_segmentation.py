@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from sklearn.metrics import confusion_matrix
 
 from drn_jax.data.dataset import IGNORED
-from drn_jax.tasks.segmentation import Segmentation, class_iou, confusion
+from drn_jax.tasks.segmentation import PUBLISHED_DILATION, Grid, Segmentation, class_iou, confusion
 from drn_jax.tasks.upsampling import upsample
 
 CLASSES = 4
@@ -55,11 +55,11 @@ def slow_losses(cells, mask):
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 24), (13, 20), (9, 17)])
-def test_pixel_logits_are_the_upsampled_map_cropped_to_the_image(height, width):
+def test_pixel_scores_are_the_upsampled_map_cropped_to_the_image(height, width):
     cells, _ = examples()
     for border in ("clamp", "zero"):
-        task = Segmentation(CLASSES, border=border)
-        cropped = jax.jit(task.pixel_logits, static_argnums=(1, 2))(
+        task = Segmentation(CLASSES, grid=Grid(border=border))
+        cropped = jax.jit(task.pixel_scores, static_argnums=(1, 2))(
             {"logits_2d": cells}, height, width
         )
         assert cropped.shape == (3, height, width, CLASSES)
@@ -70,7 +70,7 @@ def test_pixel_logits_are_the_upsampled_map_cropped_to_the_image(height, width):
 def test_output_stride_is_the_factor_of_upsampling():
     cells, _ = examples()
     task = Segmentation(CLASSES, output_stride=4)
-    full = jax.eval_shape(lambda f: task.pixel_logits(f, 99, 99), {"logits_2d": cells})
+    full = jax.eval_shape(lambda f: task.pixel_scores(f, 99, 99), {"logits_2d": cells})
     assert full.shape == (3, 8, 12, CLASSES)
 
 
@@ -128,6 +128,8 @@ def test_sums_of_a_batch_are_its_losses_and_its_confusion_matrix():
     expected = confusion_matrix(mask[labelled], prediction[labelled], labels=range(CLASSES))
     np.testing.assert_array_equal(counted["confusion"], expected)
     np.testing.assert_allclose(counted["loss"], slow_losses(cells, mask).sum(), rtol=1e-5)
+    assert counted["count"] == labelled.sum()
+    assert counted["count"].dtype == np.int32
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -144,7 +146,8 @@ def test_sums_do_not_depend_on_how_examples_are_split_and_padded(size):
         masks[:count] = mask[start : start + count]
         for key, value in sums(part, masks, np.arange(size) < count).items():
             total[key] = total[key] + value
-    np.testing.assert_array_equal(total["confusion"], whole["confusion"])
+    for key in ("count", "confusion"):
+        np.testing.assert_array_equal(total[key], whole[key])
     np.testing.assert_allclose(total["loss"], whole["loss"], rtol=1e-5)
 
 
@@ -169,10 +172,12 @@ def test_iou_and_its_mean_equal_those_of_the_sets_of_pixels():
     assert np.isnan(expected[3])
     assert expected[4] == expected[5] == 0
     np.testing.assert_allclose(class_iou(matrix), expected, rtol=1e-12)
-    scores = Segmentation(6).scores({"loss": np.float32(84), "confusion": matrix})
+    # The loss may be taken at other places than the matrix: 21 cells.
+    sums = {"loss": np.float32(42), "count": np.int32(21), "confusion": matrix}
+    scores = Segmentation(6).scores(sums)
     assert scores == pytest.approx(
         {
-            "loss": 1,
+            "loss": 2,
             "miou": np.mean([x for x in expected if not np.isnan(x)]),
             "pixel_accuracy": (truth == prediction).mean(),
         }
@@ -217,3 +222,140 @@ def test_pixels_of_nan_logits_are_never_right():
     matrix = np.asarray(jax.jit(task.sums)(None, features, {"mask": mask})["confusion"])
     assert np.trace(matrix) == 0
     assert matrix.sum() == 16
+
+
+# Other grids than fyu/drn's
+
+RNG = np.random.default_rng(5)
+CELLS = RNG.normal(0, 2, (3, 2, 3, CLASSES)).astype(np.float32)
+"""Of 16 x 24 pixels, of which images of 13 x 20 lack the last."""
+ALIGNMENTS = ("centre", "corner")
+
+
+def labels():
+    """Masks of 13 x 20 for `CELLS`, a third of them ignored."""
+    mask = np.random.default_rng(6).integers(0, 6, (3, HEIGHT, WIDTH))
+    return np.where(mask < CLASSES, mask, IGNORED).astype(np.uint8)
+
+
+def slow_cell_losses(cells, mask, alignment):
+    """Cross-entropy of every cell that counts, with the label of the pixel under it."""
+    first = {"corner": 0, "centre": 4}[alignment]
+    losses = []
+    for n, i, j in np.ndindex(*cells.shape[:3]):
+        label = mask[n, min(8 * i + first, HEIGHT - 1), min(8 * j + first, WIDTH - 1)]
+        if label != IGNORED:
+            row = cells[n, i, j].astype(np.float64)
+            losses.append(np.log(np.exp(row - row[label]).sum()))
+    return losses
+
+
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+def test_loss_at_cells_is_that_of_the_labels_under_the_cells(alignment):
+    mask, valid = labels(), np.array([True, False, True])
+    task = Segmentation(CLASSES, grid=Grid(alignment=alignment, loss_at="cells"))
+    losses = slow_cell_losses(CELLS[valid], mask[valid], alignment)
+    assert 0 < len(losses) < 12  # Some of the labels under cells are ignored.
+    batch = {"mask": mask, "valid": valid}
+    found = jax.jit(task.loss)(None, {"logits_2d": CELLS}, batch)
+    np.testing.assert_allclose(found, np.mean(losses), rtol=1e-5)
+    counted = jax.device_get(jax.jit(task.sums)(None, {"logits_2d": CELLS}, batch))
+    np.testing.assert_allclose(counted["loss"], np.sum(losses), rtol=1e-5)
+    assert counted["count"] == len(losses)
+    np.testing.assert_allclose(task.scores(counted)["loss"], np.mean(losses), rtol=1e-5)
+
+
+def test_confusion_is_counted_in_pixels_wherever_the_loss_is_taken():
+    mask, features = labels(), {"logits_2d": CELLS}
+    at_pixels, at_cells = (
+        jax.device_get(
+            Segmentation(CLASSES, grid=Grid(alignment="corner", loss_at=where)).sums(
+                None, features, {"mask": mask}
+            )
+        )
+        for where in ("pixels", "cells")
+    )
+    np.testing.assert_array_equal(at_cells["confusion"], at_pixels["confusion"])
+    assert at_cells["confusion"].sum() == at_pixels["count"] == (mask != IGNORED).sum()
+    assert at_cells["count"] <= CELLS[..., 0].size
+
+
+def test_batch_of_ignored_cells_has_loss_0_and_gradient_0():
+    task = Segmentation(CLASSES, grid=PUBLISHED_DILATION)
+    mask = labels()
+    mask[:, ::8, ::8] = IGNORED  # All that cells see, and not all there is.
+    assert (mask != IGNORED).any()
+
+    def loss(cells):
+        return task.loss(None, {"logits_2d": cells}, {"mask": mask})
+
+    value, gradient = jax.value_and_grad(loss)(CELLS)
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def softmax(x):
+    wide = np.exp(x.astype(np.float64))
+    return wide / wide.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("alignment", ALIGNMENTS)
+def test_probabilities_are_interpolated_behind_the_softmax_and_logits_before(alignment):
+    grids = [Grid(alignment=alignment, interpolate=what) for what in ("logits", "probabilities")]
+    scores = [
+        Segmentation(CLASSES, grid=grid).pixel_scores({"logits_2d": CELLS}, HEIGHT, WIDTH)
+        for grid in grids
+    ]
+
+    def enlarged(values):
+        full = upsample(values.astype(np.float32), 8, alignment=alignment)
+        return np.asarray(full, np.float64)[:, :HEIGHT, :WIDTH]
+
+    np.testing.assert_allclose(scores[0], enlarged(CELLS), atol=1e-6)
+    probabilities = enlarged(softmax(CELLS))
+    np.testing.assert_allclose(np.exp(scores[1]), probabilities, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(scores[1]).sum(-1), 1, rtol=1e-5)
+    # Neither the same numbers nor always the same winner.
+    assert np.abs(softmax(np.asarray(scores[0])) - probabilities).max() > 0.05
+    assert (np.asarray(scores[0]).argmax(-1) != probabilities.argmax(-1)).any()
+
+
+def test_probability_0_of_the_true_class_is_a_finite_loss_with_a_finite_gradient():
+    task = Segmentation(2, 1, Grid(interpolate="probabilities"))
+    features = {"logits_2d": jnp.array([[[[300.0, -300.0]]]])}
+    batch = {"mask": np.ones((1, 1, 1), np.uint8)}
+    value, gradient = jax.value_and_grad(lambda f: task.loss(None, f, batch))(features)
+    assert 80 < value < 600
+    assert np.isfinite(gradient["logits_2d"]).all()
+
+
+def test_network_that_upsamples_by_itself_is_taken_as_it_is():
+    pixel_logits = RNG.normal(0, 2, (3, 16, 24, CLASSES)).astype(np.float32)
+    features, mask = {"logits_2d": CELLS, "pixel_logits": pixel_logits}, labels()
+    own = pixel_logits[:, :HEIGHT, :WIDTH]
+    for grid in (Grid(), Grid(interpolate="probabilities", alignment="corner")):
+        task = Segmentation(CLASSES, grid=grid)
+        np.testing.assert_array_equal(task.pixel_scores(features, HEIGHT, WIDTH), own)
+        labelled = mask != IGNORED
+        losses = [
+            np.log(np.exp(row - row[c]).sum())
+            for row, c in zip(own[labelled], mask[labelled], strict=True)
+        ]
+        found = task.loss(None, features, {"mask": mask})
+        np.testing.assert_allclose(found, np.mean(losses), rtol=1e-5)
+        predicted = task.predict(None, features, (HEIGHT, WIDTH))["mask"]
+        np.testing.assert_array_equal(predicted, own.argmax(-1))
+    at_cells = Segmentation(CLASSES, grid=Grid(loss_at="cells"))
+    found = at_cells.loss(None, features, {"mask": mask})
+    np.testing.assert_allclose(found, np.mean(slow_cell_losses(CELLS, mask, "centre")), rtol=1e-5)
+
+
+def test_mask_before_the_context_module_is_predicted_beside_the_one_behind_it():
+    task = Segmentation(CLASSES, grid=PUBLISHED_DILATION)
+    before = CELLS[:, ::-1]
+    found = task.predict(None, {"logits_2d": CELLS, "front_end": before}, (HEIGHT, WIDTH))
+    for name, cells in (("mask", CELLS), ("front_end_mask", before)):
+        expected = task.predict(None, {"logits_2d": cells}, (HEIGHT, WIDTH))
+        assert set(expected) == {"mask"}
+        np.testing.assert_array_equal(found[name], expected["mask"])
+    assert (found["mask"] != found["front_end_mask"]).any()

@@ -1,4 +1,5 @@
-"""Upsampling is the published transposed convolution, or bilinear resizing, cell for cell."""
+"""Upsampling is the published transposed convolution, bilinear resizing, or fyu/dilation's zoom,
+cell for cell; labels lie under the cells."""
 
 import re
 
@@ -10,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from drn_jax.tasks import upsampling
 
-upsample = jax.jit(upsampling.upsample, static_argnums=(1, 2))
+upsample = jax.jit(upsampling.upsample, static_argnums=(1, 2, 3))
 MAP = np.random.default_rng(0).normal(size=(2, 3, 5, 2)).astype(np.float32)
 
 
@@ -85,3 +86,56 @@ def test_rows_over_devices_exchange_only_their_neighbouring_cells(border):
     assert exchanges == {"collective-permute"}
     x = np.random.default_rng(1).normal(size=(2, 16, 6, 3)).astype(np.float32)
     np.testing.assert_allclose(program(x), upsample(x, 8, border), atol=1e-6)
+
+
+def zoomed(x, factor):
+    """fyu/dilation's: cell k at pixel factor*k, linear between, the last cell beyond it."""
+    n, h, w, channels = x.shape
+    y = np.zeros((n, h * factor, w * factor, channels))
+    for i, j in np.ndindex(h * factor, w * factor):
+        (a, down), (b, along) = divmod(i, factor), divmod(j, factor)
+        below, right = min(a + 1, h - 1), min(b + 1, w - 1)
+        down, along = down / factor, along / factor
+        top = (1 - along) * x[:, a, b] + along * x[:, a, right]
+        bottom = (1 - along) * x[:, below, b] + along * x[:, below, right]
+        y[:, i, j] = (1 - down) * top + down * bottom
+    return y
+
+
+@pytest.mark.parametrize("factor", [1, 3, 8])
+def test_corner_equals_the_published_zoom(factor):
+    y = upsample(MAP, factor, "clamp", "corner")
+    np.testing.assert_allclose(y, zoomed(MAP, factor), atol=1e-6)
+    np.testing.assert_array_equal(y[:, ::factor, ::factor], MAP)
+
+
+def test_centre_is_the_default_and_half_a_cell_less_half_a_pixel_away_from_corner():
+    ramp = np.tile(np.arange(6, dtype=np.float32)[None, None, :, None], (1, 1, 1, 1))
+    centre, corner = (upsample(ramp, 8, "clamp", a)[0, 0, 8:32, 0] for a in ("centre", "corner"))
+    np.testing.assert_allclose(corner - centre, 3.5 / 8, atol=1e-6)
+    np.testing.assert_array_equal(upsample(MAP, 8), upsample(MAP, 8, "clamp", "centre"))
+
+
+def test_border_of_zeros_fades_beyond_the_last_corner():
+    constant = np.full((1, 2, 3, 1), 2, np.float32)
+    faded = np.asarray(upsample(constant, 8, "zero", "corner"))[0, :, :, 0]
+    np.testing.assert_array_equal(faded[:9, :17], 2)
+    np.testing.assert_allclose(faded[0, 16:], 2 * (1 - np.arange(8) / 8))
+
+
+@pytest.mark.parametrize("alignment", ["centre", "corner"])
+@pytest.mark.parametrize(
+    ("height", "width", "stride"), [(16, 24, 8), (13, 20, 8), (17, 9, 8), (7, 10, 4), (3, 3, 8)]
+)
+def test_sampled_takes_the_pixel_under_each_cell_and_the_last_beyond_the_edge(
+    height, width, stride, alignment
+):
+    mask = np.arange(2 * height * width).reshape(2, height, width)
+    cells = -(-height // stride), -(-width // stride)
+    found = np.asarray(upsampling.sampled(jnp.asarray(mask), cells, stride, alignment))
+    assert found.shape == (2, *cells)
+    for n, i, j in np.ndindex(*found.shape):
+        row, column = stride * i, stride * j
+        if alignment == "centre":  # Lower right of the four pixels around the cell's middle.
+            row, column = row + stride // 2, column + stride // 2
+        assert found[n, i, j] == mask[n, min(row, height - 1), min(column, width - 1)]

@@ -9,9 +9,12 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from drn_jax.errors import UserError
+from drn_jax.models.context import Context, ContextModule
+from drn_jax.models.dilation import ContextNetwork
 from drn_jax.models.network import Network
 from drn_jax.models.stages import Stage
-from drn_jax.training import sharding
+from drn_jax.training import optim, sharding
+from drn_jax.training import state as states
 from drn_jax.training.checkpoint import Checkpoints
 
 META = {"config": {"name": "tiny", "crop": [16, 16]}, "classes": ["a", "b", "c"]}
@@ -187,6 +190,110 @@ def test_transfer_into_another_network_is_refused_naming_what_differs(tmp_path, 
     assert "- batch_stats/level1/block1/norm1/mean (8,)" in message
     assert "more (- given, + expected)" in message
     assert "head" not in message
+
+
+# Networks in two parts
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """`whole(network, context)`: that network with a context module behind it."""
+
+    def make(network, context=Context(4)):
+        return ContextNetwork(network, ContextModule(network.num_classes, context))
+
+    return make
+
+
+def drawn(module, seed, channels=3):
+    """Random numbers where a module has parameters and statistics."""
+    inputs = jnp.zeros((1, 16, 16, channels))
+    shapes = jax.eval_shape(module.init, jax.random.key(0), inputs)
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype), shapes)
+
+
+def transferred(tmp_path, given, wanted, here, part):
+    """`Checkpoints.transfer` of the variables `given` into `wanted`."""
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save_weights(given, META)
+        return checkpoints.transfer(0, wanted, here, part)
+
+
+def test_a_front_end_goes_into_a_whole_network_and_leaves_its_context_module(
+    tmp_path, model, whole, here
+):
+    given, wanted = drawn(model(), 1), drawn(whole(model()), 2)
+    found, fresh_head = transferred(tmp_path, given, wanted, here, "front_end")
+    assert not fresh_head
+    assert set(found) == {"params", "batch_stats"}
+    assert set(found["params"]) == {"front_end", "context"}
+    assert_same_bits(found["params"]["front_end"], given["params"])
+    assert_same_bits(found["batch_stats"], {"front_end": given["batch_stats"]})
+    assert_same_bits(found["params"]["context"], wanted["params"]["context"])
+
+
+def test_a_context_module_goes_into_a_whole_network_and_leaves_its_front_end(
+    tmp_path, model, whole, here
+):
+    given, wanted = drawn(ContextModule(3, Context(4)), 1), drawn(whole(model()), 2)
+    assert set(given) == {"params"}
+    found, fresh_head = transferred(tmp_path, given, wanted, here, "context")
+    assert not fresh_head
+    assert_same_bits(found["params"]["context"], given["params"])
+    assert_same_bits(found["params"]["front_end"], wanted["params"]["front_end"])
+    assert_same_bits(found["batch_stats"], wanted["batch_stats"])
+
+
+def test_a_front_end_of_other_classes_leaves_the_fresh_head_and_the_context_module(
+    tmp_path, model, whole, here
+):
+    given, wanted = drawn(model(5), 1), drawn(whole(model()), 2)
+    found, fresh_head = transferred(tmp_path, given, wanted, here, "front_end")
+    assert fresh_head
+    front_end = found["params"]["front_end"]
+    assert_same_bits(front_end["head"], wanted["params"]["front_end"]["head"])
+    for name in ("stem", "level1"):
+        assert_same_bits(front_end[name], given["params"][name])
+    assert_same_bits(found["params"]["context"], wanted["params"]["context"])
+
+
+@pytest.mark.parametrize("part", ["", "front_end"])
+def test_a_whole_network_goes_into_a_whole_network(tmp_path, model, whole, here, part):
+    given, wanted = drawn(whole(model()), 1), drawn(whole(model()), 2)
+    found, fresh_head = transferred(tmp_path, given, wanted, here, part)
+    assert not fresh_head
+    assert_same_bits(found, given)
+
+
+@pytest.mark.parametrize("part", ["front_end", "context", ""])
+def test_a_part_that_does_not_fit_is_named_in_one_line(tmp_path, model, whole, here, part):
+    smaller = Network((Stage("stem", "conv", 6, kernel=3, stride=2),), num_classes=3)
+    with pytest.raises(UserError) as caught:
+        transferred(tmp_path, drawn(model(), 1), drawn(whole(smaller), 2), here, part)
+    message = str(caught.value)
+    assert f"the checkpoint of step 0 in {tmp_path}" in message
+    assert "does not fit the model: - batch_stats/level1/block1/norm1/mean (8,)" in message
+    assert "more (- given, + expected)" in message
+    assert "\n" not in message
+
+
+def test_a_network_without_batch_statistics_saves_and_restores(tmp_path, here):
+    network = Network((Stage("conv1", "plain", 4, stride=4),), num_classes=3)
+    tx = optim.caffe_sgd(lambda _: 0.1, momentum=0.9, weight_decay=1e-4)
+    draw = jax.jit(lambda key: states.init(network, tx, key, (16, 16, 3)))
+    state = draw(jax.random.key(1))
+    state = state.replace(opt_state=jax.tree.map(lambda a: a + 1, state.opt_state))
+    assert set(state.variables) == {"params"}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, META, {"miou": 0.5}, "miou")
+        assert_same_bits(checkpoints.restore(0, abstract(state), here), state)
+        variables = checkpoints.restore_variables(0, abstract(state.variables), here)
+        assert_same_bits(variables, state.variables)
+        wanted = draw(jax.random.key(2)).variables
+        found, fresh_head = checkpoints.transfer(0, wanted, here)
+    assert not fresh_head
+    assert_same_bits(found, state.variables)
 
 
 def test_a_folder_without_checkpoints_is_refused_where_one_must_exist(tmp_path, scrambled):

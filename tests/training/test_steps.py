@@ -11,11 +11,15 @@ from jax.sharding import AxisType
 
 from drn_jax import program
 from drn_jax.data import loader
+from drn_jax.models.inputs import Preprocess
+from drn_jax.models.network import Network
+from drn_jax.models.stages import Stage
 from drn_jax.tasks import Classification, Segmentation
 from drn_jax.training import optim, sharding, state, steps
+from drn_jax.training.checkpoint import Checkpoints
 from drn_jax.training.evaluate import evaluate
 
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+NORMALISE = Preprocess((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 SGD = partial(optim.sgd, momentum=0.9, weight_decay=1e-4)
 
 
@@ -34,10 +38,18 @@ def on_devices(count):
     )
 
 
-def compiled(model, optimizer, mesh):
-    """`program.trainer` of a run that is no more than a model and a data set's statistics."""
-    dataset = SimpleNamespace(mean=MEAN, std=STD)
-    run = SimpleNamespace(model=model, task=Classification(3), dataset=dataset)
+def prepare(batch):
+    return NORMALISE(batch["image"])
+
+
+def compiled(model, optimizer, mesh, seed=0):
+    """`program.trainer` of a run that is no more than a model, its inputs and a seed."""
+    run = SimpleNamespace(
+        model=model,
+        task=Classification(3),
+        training_inputs=prepare,
+        config=SimpleNamespace(seed=seed),
+    )
     return program.trainer(run, optimizer, mesh)
 
 
@@ -93,15 +105,6 @@ def test_the_state_passed_in_is_consumed(model, fresh_state, one_device, batch):
     assert int(after.step) == 1
 
 
-def test_images_are_scaled_to_one_less_the_mean_over_the_deviation():
-    levels = np.arange(256, dtype=np.uint8)
-    image = np.stack([levels, levels[::-1], np.roll(levels, 7)], -1).reshape(1, 16, 16, 3)
-    found = steps.normalise(jnp.asarray(image), MEAN, STD)
-    assert found.dtype == jnp.float32
-    expected = (image.astype(np.float64) / 255 - np.array(MEAN)) / np.array(STD)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-
-
 def test_grad_norm_is_the_norm_of_the_gradient_without_weight_decay(model, fresh_state, batch):
     # At rate 1 without momentum the update is the gradient, plus decay times the parameters.
     decay = 0.5
@@ -130,7 +133,7 @@ def test_twenty_steps_fit_eight_images(model, fresh_state, one_device, batch):
 
 def test_batch_statistics_move_by_a_tenth_of_the_batchs(model, fresh_state, one_device, batch):
     start = fresh_state()
-    pixels = np.asarray(steps.normalise(jnp.asarray(batch["image"]), MEAN, STD))
+    pixels = np.asarray(prepare({"image": jnp.asarray(batch["image"])}))
     kernel = start.params["stem"]["block1"]["conv1"]["kernel"]
     stem = jax.lax.conv_general_dilated(
         jnp.asarray(pixels),
@@ -149,7 +152,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_the_state_in_float32(model, bat
     network = model(dtype=jnp.bfloat16)
     tx = SGD(lambda _: 0.1)
     start = jax.eval_shape(lambda key: state.init(network, tx, key, (16, 16, 3)), jax.random.key(0))
-    train_step = steps.make_train_step(network, Classification(3), tx, MEAN, STD)
+    train_step = steps.make_train_step(network, Classification(3), tx, prepare)
     after, metrics = jax.eval_shape(train_step, start, batch)
     for tree in (after.params, after.batch_stats, metrics):
         assert {leaf.dtype.name for leaf in jax.tree.leaves(tree)} == {"float32"}
@@ -185,7 +188,7 @@ class Examples:
     ("task", "label"), [(Classification(3), "label"), (Segmentation(3, 4), "mask")]
 )
 def test_validation_sums_do_not_depend_on_the_batch_size(model, fresh_state, task, label):
-    eval_step = jax.jit(steps.make_eval_step(model(), task, MEAN, STD))
+    eval_step = jax.jit(steps.make_eval_step(model(), task, prepare))
     variables, found = fresh_state(1).variables, {}
     for size in (3, 5, 8):
         batches = loader.evaluation_batches(
@@ -202,3 +205,117 @@ def test_validation_sums_do_not_depend_on_the_batch_size(model, fresh_state, tas
     else:
         labelled = sum(int((Examples()[i]["mask"] != 255).sum()) for i in range(11))
         assert found[3]["confusion"].sum() == labelled
+
+
+def test_the_network_receives_what_prepare_makes_of_the_batch(model, fresh_state, batch):
+    """In training, evaluation and prediction alike."""
+    variables, given = fresh_state(1).variables, {"label": batch["label"], "other": batch["image"]}
+
+    def renamed(batch):
+        return NORMALISE(batch["other"])
+
+    network, task = model(), Classification(3)
+    expected = task.predict(*network.apply(variables, prepare(batch)), (16, 16))
+    predict = steps.make_predict_step(network, task, renamed)
+    found = predict(variables, {"other": batch["image"]}, (16, 16))
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+    sums = steps.make_eval_step(network, task, renamed)(variables, given)
+    outputs = network.apply(variables, prepare(batch), train=False)
+    np.testing.assert_array_equal(sums["loss"], task.sums(*outputs, batch)["loss"])
+    train_step = steps.make_train_step(network, task, SGD(lambda _: 0.1), renamed)
+    _, metrics = jax.jit(train_step)(fresh_state(1), given)
+    (logits, features), _ = network.apply(
+        variables, prepare(batch), train=True, mutable=["batch_stats"]
+    )
+    assert float(metrics["loss"]) == pytest.approx(float(task.loss(logits, features, batch)))
+
+
+# Dropout
+
+
+DROPPING = Network(
+    (
+        Stage("conv1", "plain", 4, stride=4),
+        Stage("fc6", "plain", 64, kernel=1, dropout=0.5),
+    ),
+    num_classes=3,
+)
+"""As VGG: plain convolutions, no batch statistics, dropout before the classifier."""
+
+
+@pytest.fixture(scope="module")
+def dropping():
+    """`step(state, batch, seed)` of that network, and a fresh state of it."""
+    tx = SGD(lambda _: 0.05)
+    compiled_for = {}
+
+    def step(current, batch, seed=0):
+        if seed not in compiled_for:
+            train_step = steps.make_train_step(DROPPING, Classification(3), tx, prepare, seed)
+            compiled_for[seed] = jax.jit(train_step)
+        return compiled_for[seed](current, batch)
+
+    start = jax.jit(lambda key: state.init(DROPPING, tx, key, (16, 16, 3)))(jax.random.key(0))
+    return step, start
+
+
+def test_dropout_depends_on_the_seed_and_the_step_alone(dropping, batch):
+    step, start = dropping
+    loss = float(step(start, batch)[1]["loss"])
+    assert float(step(start, batch)[1]["loss"]) == loss
+    later = start.replace(step=start.step + 1)
+    others = [step(later, batch)[1]["loss"], step(start, batch, seed=1)[1]["loss"]]
+    assert len({loss, *map(float, others)}) == 3
+
+
+def test_evaluation_drops_nothing_out(dropping, batch):
+    _, start = dropping
+    eval_step = jax.jit(steps.make_eval_step(DROPPING, Classification(3), prepare))
+    whole = np.asarray(prepare(batch))
+    params = jax.tree.map(np.asarray, start.params)
+    stem = jax.lax.conv_general_dilated(
+        jnp.asarray(whole),
+        params["conv1"]["kernel"],
+        (4, 4),
+        ((1, 1), (1, 1)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    hidden = np.maximum(np.asarray(stem) + params["conv1"]["bias"][None, None, None], 0)
+    hidden = np.maximum(
+        hidden @ params["fc6"]["kernel"][0, 0] + params["fc6"]["bias"][None, None, None], 0
+    )
+    logits = hidden.mean((1, 2)) @ params["head"]["kernel"][0, 0] + params["head"]["bias"][None]
+    losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(8), batch["label"]]
+    found = eval_step(start.variables, batch)
+    np.testing.assert_allclose(found["loss"], losses.sum(), rtol=1e-4)
+
+
+def test_dropout_is_the_same_on_eight_devices_as_on_one(dropping, batch):
+    step, start = dropping
+    mesh = sharding.make_mesh()
+    placed = jax.device_put(jax.tree.map(jnp.copy, start), sharding.replicated(mesh))
+    _, one = step(start, batch)
+    trainer = compiled(DROPPING, SGD(lambda _: 0.05), mesh)
+    _, eight = trainer(placed, sharding.to_devices(batch, mesh))
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(eight[name], one[name], rtol=1e-5)
+
+
+def test_a_run_with_dropout_that_was_saved_and_restored_ends_with_the_same_bits(
+    dropping, batch, tmp_path
+):
+    step, start = dropping
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    current = start
+    with Checkpoints(tmp_path) as checkpoints:
+        for index in range(5):
+            if index == 2:
+                checkpoints.save(current, {})
+            current, _ = step(current, batch)
+        resumed = checkpoints.restore(2, jax.eval_shape(lambda: start), here)
+    for _ in range(3):
+        resumed, _ = step(resumed, batch)
+    for name, value in named(current).items():
+        assert named(resumed)[name].tobytes() == value.tobytes(), name

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from drn_jax.errors import UserError
+from drn_jax.models.inputs import Preprocess
 from drn_jax.tasks import Classification
 from drn_jax.training import optim, steps
 from drn_jax.training.checkpoint import Checkpoints
@@ -33,7 +34,12 @@ def kernel(variables):
 def test_training_neither_moves_nor_decays_it(model, carrying):
     optimizer = optim.sgd(lambda _: 0.1, momentum=0.9, weight_decay=0.5)
     step = jax.jit(
-        steps.make_train_step(model(), Classification(3), optimizer, (0.5,) * 3, (0.2,) * 3)
+        steps.make_train_step(
+            model(),
+            Classification(3),
+            optimizer,
+            lambda batch: Preprocess((0.5,) * 3, (0.2,) * 3)(batch["image"]),
+        )
     )
     batch = {"image": jnp.ones((2, 16, 16, 3), jnp.uint8), "label": jnp.array([0, 2])}
     after, _ = step(carrying, batch)

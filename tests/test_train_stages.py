@@ -1,0 +1,381 @@
+"""train.py in stages, as a person runs it: front end, context module on its maps, both together.
+
+Every run is a process of its own, see conftest.py; mistakes are made in this one. That maps are
+those of their images: test_experiment.py.
+"""
+
+import base64
+import importlib.util
+import io
+import json
+import re
+import shutil
+import sys
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from jax.sharding import SingleDeviceSharding
+from ml_collections import config_flags
+from PIL import Image
+
+from drn_jax import cli
+from drn_jax.errors import UserError
+from drn_jax.training.checkpoint import Checkpoints
+
+STAGES = """
+from ml_collections import ConfigDict
+
+from drn_jax.config import staged
+
+VGG = {{
+    "name": "vgg_16_front_end",
+    "width": 1 / 32,
+    "fc_channels": 256,
+    "padding": "zero",
+    "space": "rgb",
+    "head_std": 0.5,
+}}
+CONTEXT = {{"layers": 5, "size": "basic", "padding": "layer"}}
+GRID = {{"alignment": "corner", "interpolate": "probabilities", "loss_at": "cells"}}
+IMAGES = {{"name": "list_folder", "dir": {folder!r}, "crop": (24, 32), "grid": GRID}}
+
+
+def run(task, model, data, rate, **more):
+    given = {{
+        "name": "tiny",
+        "task": task,
+        "model": model,
+        "data": data,
+        "batch_size": 4,
+        "log_steps": 1,
+        "optimizer": {{"rule": "caffe", "learning_rate": rate}},
+        "schedule": {{"kind": "constant"}},
+    }}
+    return ConfigDict(given | more)
+
+
+def get_config():
+    maps = {{"front_end": "front_end", "dtype": "float32", "grid": GRID}}
+    stages = {{
+        "front_end": run("segmentation", VGG, IMAGES, 0.01, epochs=1),
+        "context": run("context", {{"name": "context", "context": CONTEXT}}, maps, 0.01, steps=4),
+        # At rate 0 the parameters stay what they start from.
+        "joint": run(
+            "segmentation",
+            VGG | {{"context": CONTEXT}},
+            IMAGES,
+            0.0,
+            steps=1,
+            init_from="front_end",
+            init_context_from="context",
+        ),
+    }}
+    return staged("tiny_stages", stages)
+"""
+
+
+@pytest.fixture(scope="session")
+def stages(place):
+    """The configuration file."""
+    path = place / "stages.py"
+    path.write_text(STAGES.format(folder=str(place / "streets")))
+    return path
+
+
+@pytest.fixture(scope="session")
+def first(place, stages, run):
+    """The working directory after `--until=front_end`, and what was printed."""
+    workdir = place / "stages"
+    output = run("train.py", f"--config={stages}", f"--workdir={workdir}", "--until=front_end")
+    assert sorted(path.name for path in workdir.iterdir()) == ["front_end"]
+    return workdir, output
+
+
+@pytest.fixture(scope="session")
+def whole(first, stages, run):
+    """The working directory after the same command without `--until`, and what was printed."""
+    workdir, _ = first
+    before = contents(workdir)
+    output = run("train.py", f"--config={stages}", f"--workdir={workdir}")
+    after = contents(workdir)
+    assert {path: after[path] for path in before} == before
+    return workdir, output
+
+
+def contents(folder):
+    """Every file and when it was written."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
+
+
+def of_stage(output, stage):
+    """The lines of one stage."""
+    start = output.index(f"stage {stage}") + 1
+    following = [i for i, line in enumerate(output[start:], start) if line.startswith("stage ")]
+    return output[start : following[0] if following else None]
+
+
+def best_line(lines):
+    (line,) = [line for line in lines if line.startswith("best, of step ")]
+    return line
+
+
+def scores_of(line):
+    """`val_*` by name."""
+    return {name: float(value) for name, value in re.findall(r"(val_\w+) ([\d.]+)", line)}
+
+
+def variables_of(workdir):
+    """The best checkpoint's variables, whatever the network."""
+    here = SingleDeviceSharding(jax.devices()[0])
+    with Checkpoints(workdir, must_exist=True) as checkpoints:
+        return checkpoints.all_variables(checkpoints.choose("best").step, here)
+
+
+def assert_same_bits(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+@pytest.mark.long
+def test_until_stops_after_the_stage_that_it_names(first):
+    workdir, output = first
+    assert [line for line in output if line.startswith("stage ")] == ["stage front_end"]
+    assert (workdir / "front_end" / "report.html").exists()
+    assert not (workdir / "front_end" / "maps").exists()
+
+
+@pytest.mark.long
+def test_the_stages_run_in_order_each_in_its_own_folder(whole):
+    workdir, output = whole
+    order = ["front_end", "context", "joint"]
+    assert [line.split()[1] for line in output if line.startswith("stage ")] == order
+    assert sorted(path.name for path in workdir.iterdir()) == sorted(order)
+    for stage, steps in (("context", 4), ("joint", 1)):
+        lines = of_stage(output, stage)
+        trained = [line.split()[1] for line in lines if line.startswith("step ")]
+        assert trained == [f"{step}/{steps}" for step in range(1, steps + 1)]
+        assert lines[-1].startswith(f"report: {workdir / stage / 'report.html'}; peak memory ")
+        assert re.search(r"peak memory \d+\.\d\d GB of the process$", lines[-1])
+    (finished,) = of_stage(output, "front_end")
+    assert finished.startswith(f"finished before, in {workdir / 'front_end'}: val_loss ")
+
+
+@pytest.mark.long
+def test_a_finished_stage_tells_the_scores_that_it_ended_with(first, whole):
+    (finished,) = of_stage(whole[1], "front_end")
+    assert scores_of(finished) == scores_of(best_line(first[1]))
+
+
+@pytest.mark.long
+def test_the_maps_are_computed_once_for_stages_and_scores_alike(whole):
+    workdir, output = whole
+    (told,) = [line for line in output if "computed once into" in line]
+    (folder,) = (workdir / "front_end" / "maps").iterdir()
+    assert told == f"the front end's maps of streets, computed once into {folder}"
+    (size,) = [line for line in output if line.startswith("18 maps in float32, ")]
+    assert re.search(r"MB, in \d+ s; peak memory \d+\.\d\d GB of the process$", size)
+
+
+@pytest.mark.long
+def test_the_same_command_after_the_end_trains_and_writes_nothing(whole, stages, run):
+    workdir, output = whole
+    before = contents(workdir)
+    again = run("train.py", f"--config={stages}", f"--workdir={workdir}")
+    assert [line.split(",")[0] for line in again] == [
+        *("stage front_end", "finished before"),
+        *("stage context", "finished before"),
+        *("stage joint", "finished before"),
+    ]
+    for stage in ("context", "joint"):
+        (line,) = of_stage(again, stage)
+        assert scores_of(line) == scores_of(best_line(of_stage(output, stage)))
+    assert contents(workdir) == before
+
+
+@pytest.mark.long
+def test_eval_scores_every_stage_as_it_was_printed_and_writes_nothing(first, whole, start):
+    workdir, output = whole
+    before = contents(workdir)
+    # One after the other they would take three times as long.
+    running = {
+        stage: start("eval.py", f"--workdir={workdir / stage}")
+        for stage in ("front_end", "context", "joint")
+    }
+    for stage, process in running.items():
+        out, err = process.communicate()
+        assert (process.returncode, err) == (0, "")
+        lines = out.splitlines()
+        trained = first[1] if stage == "front_end" else of_stage(output, stage)
+        best = best_line(trained)
+        assert lines[-1] == best[best.index("val_") :], stage
+        assert lines[-2].endswith("on the 6 validation images of streets")
+        assert not any("maps" in line for line in lines)
+    assert contents(workdir) == before
+
+
+@pytest.mark.long
+def test_the_joint_network_is_made_of_both_stages_and_sees_what_they_saw(whole):
+    """At rate 0 it is scored with the weights and the numbers of the stages before."""
+    workdir, output = whole
+    joint = variables_of(workdir / "joint")
+    front_end, context = (variables_of(workdir / stage) for stage in ("front_end", "context"))
+    assert set(joint) == {"params"}
+    assert_same_bits(joint["params"]["front_end"], front_end["params"])
+    assert_same_bits(joint["params"]["context"], context["params"])
+    lines = of_stage(output, "joint")
+    for field in ("front_end", "context"):
+        assert any(
+            re.fullmatch(rf"weights from step \d+ of {workdir / field}", line) for line in lines
+        )
+    # Maps that were kept on disk, and maps that were made with the module in one go.
+    found, expected = (scores_of(best_line(of_stage(output, s))) for s in ("joint", "context"))
+    assert found == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.long
+def test_the_context_module_was_trained(whole, place):
+    workdir, _ = whole
+    rows = [
+        json.loads(line) for line in (workdir / "context" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [row["step"] for row in rows if "train_loss" in row] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows if "val_miou" in row] == [0, 3, 4]
+    norms = [row["grad_norm"] for row in rows if "grad_norm" in row]
+    assert all(norm > 0 for norm in norms)
+    assert (place / "streets" / "info.json").exists()
+
+
+def panels_of(page):
+    """[(label, picture)] of each panel of a report."""
+    found = []
+    for figure in re.findall(r"<figure>.*?</figure>", page, re.DOTALL):
+        shown = re.findall(r"base64,([\w+/=]+)\"><span>(.*?)</span>", figure)
+        found.append(
+            [
+                (label, np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")))
+                for data, label in shown
+            ]
+        )
+    return found
+
+
+@pytest.mark.long
+def test_the_report_of_a_context_module_shows_the_image_and_both_masks(whole, place):
+    workdir, _ = whole
+    page = (workdir / "context" / "report.html").read_text()
+    assert "context module of 5 layers, basic, from identity" in page
+    assert f"{workdir / 'front_end'} (fixed front end)" in page
+    panels = panels_of(page)
+    assert len(panels) == 6
+    for index, panel in enumerate(panels):
+        assert [label for label, _ in panel] == ["image", "truth", "front end", "with context"]
+        image = Image.open(place / "streets" / f"images/val{index}.png").convert("RGB")
+        np.testing.assert_array_equal(panel[0][1], np.asarray(image))
+        assert {picture.shape for _, picture in panel} == {(32, 32, 3)}
+    fronts = [panel[1][1] for panel in panels_of((workdir / "front_end/report.html").read_text())]
+    for panel, front in zip(panels, fronts, strict=True):
+        np.testing.assert_array_equal(panel[1][1], front)  # The truths.
+    predicted = [panel[2][1] for panel in panels_of((workdir / "front_end/report.html").read_text())]
+    for panel, front in zip(panels, predicted, strict=True):
+        np.testing.assert_array_equal(panel[2][1], front)  # The front end, from its maps.
+
+
+# Mistakes
+
+
+@pytest.fixture(scope="session")
+def train():
+    """The program, as a module."""
+    spec = importlib.util.spec_from_file_location("train_program", cli.CONFIGS.parent / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def mistake(train, monkeypatch):
+    """`mistake(config, *args)`: the one line that train.py ends with."""
+
+    def mistake(config, *args):
+        values = flags.FlagValues()
+        config_flags.DEFINE_config_file("config", str(config), flag_values=values)
+        flags.DEFINE_string("workdir", "", "", flag_values=values)
+        flags.DEFINE_string("until", "", "", flag_values=values)
+        monkeypatch.delitem(sys.modules, "config_config", raising=False)
+        monkeypatch.setattr(flags, "FLAGS", values)
+        values(["train.py", *map(str, args)])
+        with pytest.raises(UserError) as caught:
+            train.main()
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return mistake
+
+
+STAGED, CONTEXT = "--config.stages.", "--config.stages.context."
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--until=frontend", "--until=frontend: no such stage; did you mean front_end?"),
+        (STAGED + "front_end.batch_size=13", "config.batch_size = 13 exceeds the 12 training"),
+        (STAGED + "front_end.data.crop=(32,7)", "config.data.crop = (32, 7): vgg_16_front_end"),
+        (STAGED + "front_end.steps=3", "config.stages.front_end: config.epochs = 1 and config.st"),
+        (STAGED + "joint.epochs=-1", "config.stages.joint: config.epochs = -1 and config.steps"),
+        (STAGED + "front_end.init_from=DIR/x", "config.init_from: no checkpoints in DIR/x"),
+        (
+            STAGED + "front_end.init_context_from=context",
+            "config.init_context_from: this network has no context module behind a front end",
+        ),
+        (STAGED + "front_end.model.name=context", "takes maps: config.task must be context"),
+        (STAGED + "front_end.model.padding=same", "model.padding = 'same' is unknown"),
+        ("--config.dir=DIR/x", "DIR/x: no such folder"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, stages, mistake, flag, says):
+    flag = flag.replace("DIR", str(tmp_path))
+    batch = "--config.stages.front_end.batch_size=8"  # For eight devices.
+    line = mistake(stages, f"--workdir={tmp_path / 'run'}", batch, flag)
+    assert says.replace("DIR", str(tmp_path)) in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_until_without_stages_is_one_line(tmp_path, place, mistake):
+    line = mistake(f"{place}/streets.py", f"--workdir={tmp_path / 'run'}", "--until=front_end")
+    assert line == "--until=front_end: this configuration has no stages"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("batch_size=13", "config.batch_size = 13 exceeds the 12 training examples of streets"),
+        ("data.front_end=DIR/x", "config.data.front_end: no checkpoints in DIR/x"),
+        ("data.front_end=DIR", "config.data.front_end: no checkpoints in DIR"),
+        ("model.name=drn_d_22", "use the name context"),
+        ("model.context.layers=3", "a context module of 3 layers: 4 is the least"),
+        ("init_context_from=front_end", "this network has no context module behind a front end"),
+    ],
+)
+def test_a_mistake_in_a_later_stage_is_one_line_and_leaves_the_earlier_alone(
+    tmp_path, first, stages, mistake, flag, says
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(first[0] / "front_end", workdir / "front_end")
+    before = contents(workdir)
+    flag = f"{CONTEXT}{flag.replace('DIR', str(tmp_path))}"
+    line = mistake(stages, f"--workdir={workdir}", f"{CONTEXT}batch_size=8", flag)
+    assert says.replace("DIR", str(tmp_path)) in line
+    after = contents(workdir)
+    # Maps may have been made: they are right, and the next command finds them.
+    assert {path for path in after if not path.startswith("front_end/maps/")} == set(before)
+    assert not (workdir / "context").exists()
