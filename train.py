@@ -55,9 +55,11 @@ def main() -> int:
     workdir = Path(flags.FLAGS.workdir or f"runs/{plan.name}")
     for stage, settings in plan.under(str(workdir)).items():
         console.say(f"stage {stage}")
-        status = (
-            0 if is_finished(settings, workdir / stage) else train_run(settings, workdir / stage)
-        )
+        place = workdir / stage
+        try:
+            status = 0 if is_finished(settings, place) else train_run(settings, place)
+        except UserError as error:  # Fields have longer names here.
+            raise UserError(str(error).replace("config.", f"config.stages.{stage}.")) from None
         if status or stage == until:
             return status
     return 0

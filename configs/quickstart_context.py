@@ -42,7 +42,7 @@ PUBLISHED_GRID = {
 def get_config(variant: str = "vgg") -> ConfigDict:
     check_variant(variant, VARIANTS)
     if variant == "context":
-        return complete(_context(PUBLISHED_GRID))
+        return complete(_context(PUBLISHED_GRID, front_end=""))
     if variant == "drn":
         stages = {
             "classifier": _classifier(DRN, _sgd(0.1, warmup_steps=50)),
@@ -120,12 +120,12 @@ def _drn_front_end() -> ConfigDict:
     )
 
 
-def _context(grid: dict[str, str]) -> ConfigDict:
+def _context(grid: dict[str, str], front_end: str = "front_end") -> ConfigDict:
     return _run(
         "quickstart_context_context",
         "context",
         model={"name": "context", "context": {"layers": 8, "size": "basic", "init": "identity"}},
-        data={"front_end": "front_end", "grid": grid},
+        data={"front_end": front_end, "grid": grid},
         batch_size=10,
         steps=240,
         eval_epochs=5,

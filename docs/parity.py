@@ -1,7 +1,8 @@
 """Print the figures of docs/parity.md: `python docs/parity.py [--x64] NAME ...`.
 
 Relative errors against `tests/goldens`: logits and class map in evaluation mode (float32), then the
-largest of three training losses and of all gradient norms at the first step.
+largest of three training losses and of all gradient norms at the first step; for the nets of Caffe
+the maps of front end and context module.
 """
 
 import argparse
@@ -20,6 +21,7 @@ sys.path.insert(0, str(GOLDENS))
 import procedural  # noqa: E402
 
 from drn_jax import models  # noqa: E402
+from drn_jax.convert import caffe  # noqa: E402
 from drn_jax.convert import torch as convert  # noqa: E402
 from drn_jax.tasks import Classification  # noqa: E402
 from drn_jax.training import optim  # noqa: E402
@@ -80,6 +82,22 @@ def measure(name: str, x64: bool) -> tuple[float, float, float, float]:
     )
 
 
+def measure_caffe(name: str) -> tuple[float, ...]:
+    """Errors of the class maps: `final`, where the net has a front end, and `ctx_final`."""
+    facts = json.loads((GOLDENS / f"{name}.json").read_text())
+    figures = np.load(GOLDENS / f"{name}.npz")
+    state = {k: procedural.tensor(k, tuple(shape)) for k, shape in facts["state"].items()}
+    variables = caffe.load(name, state)
+    inputs = procedural.image(f"caffe/{name}", tuple(facts["input"])) * facts["input_scale"]
+    _, features = jax.jit(models.create(name).apply)(variables, inputs.transpose(0, 2, 3, 1))
+    maps = {"final": features["front_end"], "ctx_final": features["context"]}
+    return tuple(
+        _relative(maps[layer], figures[layer].transpose(0, 2, 3, 1))
+        for layer in maps
+        if layer in figures
+    )
+
+
 def _relative(ours: jax.Array, theirs: np.ndarray) -> float:
     return float(np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max())
 
@@ -90,6 +108,7 @@ if __name__ == "__main__":
     parser.add_argument("--x64", action="store_true", help="train in float64")
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", arguments.x64)
-    print("network, logits, class map, losses, gradient norms")
+    print("network, logits, class map, losses, gradient norms; or front end, context")
     for name in arguments.names:
-        print(name, *(f"{error:.1e}" for error in measure(name, arguments.x64)), flush=True)
+        found = measure_caffe(name) if name in caffe.CAFFE else measure(name, arguments.x64)
+        print(name, *(f"{error:.1e}" for error in found), flush=True)

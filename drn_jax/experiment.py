@@ -221,6 +221,8 @@ def _build_context(config: Config, settings: MapData) -> Experiment:
 
 def _front_end(settings: MapData) -> tuple[Experiment, dict[str, Any]]:
     """The front end's experiment, and its best weights."""
+    if not settings.front_end:
+        raise UserError("give --config.data.front_end=WORKDIR, the run of a trained front end")
     try:
         checkpoints = Checkpoints(settings.front_end, must_exist=True)
     except UserError as error:

@@ -51,7 +51,7 @@ def run(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["--config=quickstrat"], "--config=quickstrat: no such file; did you mean quickstart?"),
+        (["--config=quickstrat"], "--config=quickstrat: no such file; did you mean quickstart "),
         (["--config", "camvd"], "--config=camvd: no such file; did you mean camvid?"),
         (["--config=no/such.py"], "--config=no/such.py: no such file; known: "),
         (["--config.batchsize=3"], "no field 'batchsize': did you mean 'batch_size'?"),

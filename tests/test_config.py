@@ -256,8 +256,8 @@ def test_changes_names_every_field_that_differs_and_no_other():
     assert config.changes(before, config.parse(classification())) == []
     now = classification() | {"epochs": 5, "optimizer": {"learning_rate": 0.2}}
     assert config.changes(before, config.parse(now)) == [
-        "config.epochs was 2, is 5",
         "config.optimizer.learning_rate was 0.1, is 0.2",
+        "config.epochs was 2, is 5",
     ]
     (change,) = config.changes(
         before, config.parse(classification() | {"schedule": {"kind": "step", "epochs": 3}})

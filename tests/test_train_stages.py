@@ -5,14 +5,17 @@ those of their images: test_experiment.py.
 """
 
 import base64
+import dataclasses
 import importlib.util
 import io
 import json
 import re
 import shutil
 import sys
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
@@ -20,9 +23,10 @@ from jax.sharding import SingleDeviceSharding
 from ml_collections import config_flags
 from PIL import Image
 
-from drn_jax import cli
+from drn_jax import cli, config
 from drn_jax.errors import UserError
 from drn_jax.training.checkpoint import Checkpoints
+from drn_jax.training.state import TrainState
 
 STAGES = """
 from ml_collections import ConfigDict
@@ -237,16 +241,14 @@ def test_the_joint_network_is_made_of_both_stages_and_sees_what_they_saw(whole):
 
 
 @pytest.mark.long
-def test_the_context_module_was_trained(whole, place):
+def test_the_context_module_was_trained(whole):
     workdir, _ = whole
-    rows = [
-        json.loads(line) for line in (workdir / "context" / "metrics.jsonl").read_text().splitlines()
-    ]
+    lines = (workdir / "context" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     assert [row["step"] for row in rows if "train_loss" in row] == [1, 2, 3, 4]
-    assert [row["step"] for row in rows if "val_miou" in row] == [0, 3, 4]
+    assert [row["step"] for row in rows if "val_miou" in row] == [3, 4]
     norms = [row["grad_norm"] for row in rows if "grad_norm" in row]
     assert all(norm > 0 for norm in norms)
-    assert (place / "streets" / "info.json").exists()
 
 
 def panels_of(page):
@@ -276,15 +278,12 @@ def test_the_report_of_a_context_module_shows_the_image_and_both_masks(whole, pl
         image = Image.open(place / "streets" / f"images/val{index}.png").convert("RGB")
         np.testing.assert_array_equal(panel[0][1], np.asarray(image))
         assert {picture.shape for _, picture in panel} == {(32, 32, 3)}
-    fronts = [panel[1][1] for panel in panels_of((workdir / "front_end/report.html").read_text())]
-    for panel, front in zip(panels, fronts, strict=True):
-        np.testing.assert_array_equal(panel[1][1], front)  # The truths.
-    predicted = [panel[2][1] for panel in panels_of((workdir / "front_end/report.html").read_text())]
-    for panel, front in zip(panels, predicted, strict=True):
-        np.testing.assert_array_equal(panel[2][1], front)  # The front end, from its maps.
-
-
-# Mistakes
+    # The report of the front end shows the same truth, and what the maps still tell.
+    before = panels_of((workdir / "front_end" / "report.html").read_text())
+    for panel, earlier in zip(panels, before, strict=True):
+        assert [label for label, _ in earlier] == ["image", "truth", "prediction"]
+        np.testing.assert_array_equal(panel[1][1], earlier[1][1])
+        np.testing.assert_array_equal(panel[2][1], earlier[2][1])
 
 
 @pytest.fixture(scope="session")
@@ -296,18 +295,54 @@ def train():
     return module
 
 
+@pytest.mark.long
+def test_a_stage_is_finished_when_its_last_update_and_its_report_are_there(
+    tmp_path, first, place, train
+):
+    """By the settings that are asked for, and not if it was stopped while it was trained on."""
+    settings = of_checkpoint(first[0] / "front_end")
+    assert settings.data.dir == str(place / "streets")
+    workdir = tmp_path / "front_end"
+    assert not train.is_finished(settings, workdir)
+    shutil.copytree(first[0] / "front_end", workdir, ignore=shutil.ignore_patterns("maps"))
+    assert train.is_finished(settings, workdir)
+    assert not train.is_finished(dataclasses.replace(settings, seed=1), workdir)
+    longer = dataclasses.replace(settings, epochs=3)
+    assert not train.is_finished(longer, workdir)
+    # Trained on to step 5 of 9, scored at step 4 and better than ever, then stopped.
+    with Checkpoints(workdir) as checkpoints:
+        meta = {"config": dataclasses.asdict(longer)}
+        for step, scores in ((4, {"miou": 2.0}), (5, None)):
+            state = TrainState(jnp.asarray(step), {"w": jnp.zeros(1)}, {}, ())
+            checkpoints.save(state, meta, scores, "miou")
+    assert not train.is_finished(longer, workdir)
+    (workdir / "report.html").unlink()
+    assert not train.is_finished(settings, workdir)
+
+
+def of_checkpoint(workdir):
+    """The configuration that was saved with the best."""
+    with Checkpoints(workdir, must_exist=True) as checkpoints:
+        return config.parse(checkpoints.meta(checkpoints.choose("best").step)["config"])
+
+
+# Mistakes
+
+
 @pytest.fixture
 def mistake(train, monkeypatch):
     """`mistake(config, *args)`: the one line that train.py ends with."""
 
     def mistake(config, *args):
+        command = ["train.py", *map(str, args)]
+        monkeypatch.setattr(sys, "argv", command)  # Where overrides are read from.
         values = flags.FlagValues()
         config_flags.DEFINE_config_file("config", str(config), flag_values=values)
         flags.DEFINE_string("workdir", "", "", flag_values=values)
         flags.DEFINE_string("until", "", "", flag_values=values)
         monkeypatch.delitem(sys.modules, "config_config", raising=False)
-        monkeypatch.setattr(flags, "FLAGS", values)
-        values(["train.py", *map(str, args)])
+        monkeypatch.setattr(train, "flags", SimpleNamespace(FLAGS=values))
+        values(command)
         with pytest.raises(UserError) as caught:
             train.main()
         assert "\n" not in str(caught.value)
@@ -322,7 +357,7 @@ STAGED, CONTEXT = "--config.stages.", "--config.stages.context."
 @pytest.mark.parametrize(
     ("flag", "says"),
     [
-        ("--until=frontend", "--until=frontend: no such stage; did you mean front_end?"),
+        ("--until=frontend", "--until=frontend: no such stage; did you mean front_end "),
         (STAGED + "front_end.batch_size=13", "config.batch_size = 13 exceeds the 12 training"),
         (STAGED + "front_end.data.crop=(32,7)", "config.data.crop = (32, 7): vgg_16_front_end"),
         (STAGED + "front_end.steps=3", "config.stages.front_end: config.epochs = 1 and config.st"),
@@ -332,7 +367,7 @@ STAGED, CONTEXT = "--config.stages.", "--config.stages.context."
             STAGED + "front_end.init_context_from=context",
             "config.init_context_from: this network has no context module behind a front end",
         ),
-        (STAGED + "front_end.model.name=context", "takes maps: config.task must be context"),
+        (STAGED + "front_end.model.name=vgg_16", "vgg_16 has no option 'padding'"),
         (STAGED + "front_end.model.padding=same", "model.padding = 'same' is unknown"),
         ("--config.dir=DIR/x", "DIR/x: no such folder"),
     ],
@@ -370,12 +405,13 @@ def test_a_mistake_in_a_later_stage_is_one_line_and_leaves_the_earlier_alone(
     tmp_path, first, stages, mistake, flag, says
 ):
     workdir = tmp_path / "run"
-    shutil.copytree(first[0] / "front_end", workdir / "front_end")
+    ignored = shutil.ignore_patterns("maps")
+    shutil.copytree(first[0] / "front_end", workdir / "front_end", ignore=ignored)
     before = contents(workdir)
     flag = f"{CONTEXT}{flag.replace('DIR', str(tmp_path))}"
     line = mistake(stages, f"--workdir={workdir}", f"{CONTEXT}batch_size=8", flag)
     assert says.replace("DIR", str(tmp_path)) in line
     after = contents(workdir)
-    # Maps may have been made: they are right, and the next command finds them.
-    assert {path for path in after if not path.startswith("front_end/maps/")} == set(before)
-    assert not (workdir / "context").exists()
+    # Where the mistake showed late, maps were made: the next command finds them.
+    assert {p: t for p, t in after.items() if not p.startswith("front_end/maps/")} == before
+    assert sorted(path.name for path in workdir.iterdir()) == ["front_end"]

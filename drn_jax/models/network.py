@@ -20,6 +20,19 @@ from drn_jax.models.layers import (
 )
 
 
+def layer(spec: tables.Conv, conv: Callable[..., DilatedConv]) -> DilatedConv:
+    """One convolution of a table; `conv` knows the rest of `DilatedConv`'s fields."""
+    return conv(
+        spec.outputs,
+        kernel=spec.kernel,
+        stride=spec.stride,
+        dilation=spec.dilation,
+        padding=spec.padding,
+        use_bias=spec.bias,
+        name=spec.name,
+    )
+
+
 class ResidualBlock(nn.Module):
     """One `stages.Block`: convolutions, batch norm, ReLU, and the shortcut before the last ReLU."""
 
@@ -30,15 +43,7 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         def conv_norm(spec: tables.Conv, y: jax.Array) -> jax.Array:
-            y = self.conv(
-                spec.outputs,
-                kernel=spec.kernel,
-                stride=spec.stride,
-                dilation=spec.dilation,
-                padding=spec.padding,
-                name=spec.name,
-            )(y)
-            return self.norm(name=spec.norm)(y, train)
+            return self.norm(name=spec.norm)(layer(spec, self.conv)(y), train)
 
         *inner, last = self.block.path
         y = x
@@ -71,17 +76,7 @@ def plain_conv(
 ) -> DilatedConv:
     """The convolution of a "plain" row; its parameters bear the row's name."""
     [conv] = next(tables.blocks(stage, inputs)).path
-    return DilatedConv(
-        conv.outputs,
-        kernel=conv.kernel,
-        stride=conv.stride,
-        dilation=conv.dilation,
-        padding=conv.padding,
-        use_bias=conv.bias,
-        dtype=dtype,
-        kernel_init=kernel_init,
-        name=stage.name,
-    )
+    return layer(conv, partial(DilatedConv, dtype=dtype, kernel_init=kernel_init))
 
 
 def activate(stage: tables.Stage, x: jax.Array, train: bool) -> jax.Array:

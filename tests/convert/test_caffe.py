@@ -319,3 +319,21 @@ def test_a_cut_file_that_still_parses_is_refused_for_the_layers_it_lacks(goldens
     path.write_bytes(whole[: whole.rindex(b"ctx_fc1") - 6])
     said = refusal("context8_camvid", path)
     assert "does not fit context8_camvid: + ctx_fc1.bias (11,), " in said
+
+
+def test_the_fixed_upsampling_may_be_left_out_and_is_bilinear_then():
+    state = drawn("dilation10_cityscapes")
+    del state["ctx_upsample.weight"]
+    kernel = caffe.load("dilation10_cityscapes", state, NARROW)["params"]["ctx_upsample"]["kernel"]
+    tent = 1 - np.abs((np.arange(16) + 0.5) / 8 - 1)
+    np.testing.assert_allclose(kernel[:, :, 0, 3], np.outer(tent, tent), atol=1e-7)
+
+
+def test_the_context_module_alone_carries_the_upsampling_along_unused():
+    state = drawn("context10_cityscapes")
+    plain = caffe.load("context10_cityscapes", state)
+    state["ctx_upsample.weight"] = np.ones((19, 1, 16, 16), np.float32)
+    carried = caffe.load("context10_cityscapes", state)
+    assert same(carried["params"], plain["params"])
+    assert "unused" not in plain
+    assert carried["unused"]["ctx_upsample"]["kernel"].shape == (16, 16, 1, 19)

@@ -266,6 +266,15 @@ def test_a_whole_network_goes_into_a_whole_network(tmp_path, model, whole, here,
     assert_same_bits(found, given)
 
 
+def test_of_a_whole_network_the_context_module_alone_can_be_taken(tmp_path, model, whole, here):
+    given, wanted = drawn(whole(model()), 1), drawn(whole(model()), 2)
+    found, fresh_head = transferred(tmp_path, given, wanted, here, "context")
+    assert not fresh_head
+    assert_same_bits(found["params"]["context"], given["params"]["context"])
+    assert_same_bits(found["params"]["front_end"], wanted["params"]["front_end"])
+    assert_same_bits(found["batch_stats"], wanted["batch_stats"])
+
+
 @pytest.mark.parametrize("part", ["front_end", "context", ""])
 def test_a_part_that_does_not_fit_is_named_in_one_line(tmp_path, model, whole, here, part):
     smaller = Network((Stage("stem", "conv", 6, kernel=3, stride=2),), num_classes=3)
