@@ -3,10 +3,12 @@
     python train.py                                            configs/quickstart.py, two CPU cores
     python train.py --config=quickstart:segmentation           a segmenter from that classifier
     python train.py --config=camvid --config.data.dir=FOLDER   any file in configs/
+    python train.py --config=quickstart_context                a run in stages
 
 Every number of a run is a field of its configuration: --config.FIELD=VALUE overrides one. The
 working directory receives checkpoints, metrics.jsonl, TensorBoard files and report.html. The same
-command again goes on where the run stopped.
+command again goes on where the run stopped. The stages of a run in stages lie in folders below it,
+and --config.stages.STAGE.FIELD=VALUE overrides a field.
 """
 
 import contextlib

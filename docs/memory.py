@@ -1,7 +1,8 @@
-"""Runs two training steps of a stage of configs/dilation.py on noise, and prints their peak memory.
+"""Prints the peak memory of a stage of configs/dilation.py, on noise.
 
-python docs/memory.py camvid joint
+python docs/memory.py camvid joint           two steps
 python docs/memory.py camvid front_end
+python docs/memory.py camvid maps            the front end on one whole image
 """
 
 import sys
@@ -20,9 +21,29 @@ from drn_jax.tasks import Segmentation
 from drn_jax.training import memory, optim, state, steps
 
 CLASSES = {"pascal_voc": 21, "camvid": 11, "kitti": 11, "cityscapes": 19}
+IMAGES = {
+    "pascal_voc": (500, 500),
+    "camvid": (480, 640),
+    "kitti": (370, 1226),
+    "cityscapes": (1024, 2048),
+}
+"""(height, width) of whole images."""
 
 
-def main(variant: str, stage: str) -> None:
+def maps(variant: str) -> None:
+    """One front-end map of a whole image."""
+    model = models.create("vgg_16_front_end", CLASSES[variant])
+    preprocess = models.preprocessing("vgg_16_front_end")
+    image = np.random.default_rng(0).integers(0, 256, (1, *IMAGES[variant], 3), np.uint8)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), preprocess(image)))
+    variables = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
+    start = time.monotonic()
+    found = jax.jit(lambda v, x: model.apply(v, preprocess(x))[1]["logits_2d"])(variables, image)
+    print(f"{variant}, map {jax.block_until_ready(found).shape}: {time.monotonic() - start:.0f} s")
+
+
+def train(variant: str, stage: str) -> None:
+    """Two training steps."""
     settings = config.parse_stages(dilation.get_config(variant)).stages[stage]
     assert isinstance(settings.data, config.SegmentationData)
     name, context = settings.model.name, settings.model.context
@@ -52,8 +73,12 @@ def main(variant: str, stage: str) -> None:
         carried, metrics = train_step(carried, batch)
         jax.block_until_ready(metrics)
         print(f"{variant}, {stage}, input {size}: {time.monotonic() - start:.0f} s")
-    print(memory.peak())
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    variant, stage = sys.argv[1:]
+    if stage == "maps":
+        maps(variant)
+    else:
+        train(variant, stage)
+    print(memory.peak())

@@ -11,11 +11,11 @@ import io
 import json
 import re
 import shutil
+import signal
 import sys
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
@@ -26,7 +26,6 @@ from PIL import Image
 from drn_jax import cli, config
 from drn_jax.errors import UserError
 from drn_jax.training.checkpoint import Checkpoints
-from drn_jax.training.state import TrainState
 
 STAGES = """
 from ml_collections import ConfigDict
@@ -296,28 +295,35 @@ def train():
 
 
 @pytest.mark.long
-def test_a_stage_is_finished_when_its_last_update_and_its_report_are_there(
-    tmp_path, first, place, train
-):
-    """By the settings that are asked for, and not if it was stopped while it was trained on."""
-    settings = of_checkpoint(first[0] / "front_end")
-    assert settings.data.dir == str(place / "streets")
-    workdir = tmp_path / "front_end"
+def test_a_stage_is_finished_by_the_settings_that_it_was_trained_with(tmp_path, first, train):
+    settings, workdir = of_checkpoint(first[0] / "front_end"), tmp_path / "front_end"
     assert not train.is_finished(settings, workdir)
     shutil.copytree(first[0] / "front_end", workdir, ignore=shutil.ignore_patterns("maps"))
     assert train.is_finished(settings, workdir)
-    assert not train.is_finished(dataclasses.replace(settings, seed=1), workdir)
-    longer = dataclasses.replace(settings, epochs=3)
-    assert not train.is_finished(longer, workdir)
-    # Trained on to step 5 of 9, scored at step 4 and better than ever, then stopped.
-    with Checkpoints(workdir) as checkpoints:
-        meta = {"config": dataclasses.asdict(longer)}
-        for step, scores in ((4, {"miou": 2.0}), (5, None)):
-            state = TrainState(jnp.asarray(step), {"w": jnp.zeros(1)}, {}, ())
-            checkpoints.save(state, meta, scores, "miou")
-    assert not train.is_finished(longer, workdir)
+    for change in ({"seed": 1}, {"epochs": 3}, {"epochs": 0, "steps": 3}):
+        assert not train.is_finished(dataclasses.replace(settings, **change), workdir)
     (workdir / "report.html").unlink()
     assert not train.is_finished(settings, workdir)
+
+
+@pytest.mark.long
+def test_a_stage_that_was_trained_on_and_stopped_is_not_finished(
+    tmp_path, first, stages, start, train
+):
+    shutil.copytree(first[0] / "front_end", tmp_path / "front_end")
+    # Nothing moves, so that every score is the best, and longer than anyone waits.
+    changed = ("epochs=1000", "optimizer.learning_rate=0", "optimizer.momentum=0")
+    flags = [f"--config.stages.front_end.{change}" for change in changed]
+    process = start("train.py", f"--config={stages}", f"--workdir={tmp_path}", *flags)
+    while not (line := process.stdout.readline()).startswith("validation at step 9"):
+        assert line, process.stderr.read()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, err) == (130, "")
+    assert "and saved; the same command goes on from it" in out
+    settings = of_checkpoint(tmp_path / "front_end")
+    assert settings.epochs == 1000
+    assert not train.is_finished(settings, tmp_path / "front_end")
 
 
 def of_checkpoint(workdir):
@@ -351,32 +357,33 @@ def mistake(train, monkeypatch):
     return mistake
 
 
-STAGED, CONTEXT = "--config.stages.", "--config.stages.context."
+FRONT_END, CONTEXT = "config.stages.front_end", "config.stages.context"
+"""Fields are called as on the command line."""
 
 
 @pytest.mark.parametrize(
     ("flag", "says"),
     [
-        ("--until=frontend", "--until=frontend: no such stage; did you mean front_end "),
-        (STAGED + "front_end.batch_size=13", "config.batch_size = 13 exceeds the 12 training"),
-        (STAGED + "front_end.data.crop=(32,7)", "config.data.crop = (32, 7): vgg_16_front_end"),
-        (STAGED + "front_end.steps=3", "config.stages.front_end: config.epochs = 1 and config.st"),
-        (STAGED + "joint.epochs=-1", "config.stages.joint: config.epochs = -1 and config.steps"),
-        (STAGED + "front_end.init_from=DIR/x", "config.init_from: no checkpoints in DIR/x"),
+        ("until=frontend", "--until=frontend: no such stage; did you mean front_end "),
+        (f"{FRONT_END}.batch_size=13", f"{FRONT_END}.batch_size = 13 exceeds the 12 training"),
+        (f"{FRONT_END}.data.crop=(32,7)", f"{FRONT_END}.data.crop = (32, 7): vgg_16_front_end"),
+        (f"{FRONT_END}.steps=3", "front_end: config.epochs = 1 and config.steps = 3: one must"),
+        ("config.stages.joint.epochs=-1", "config.stages.joint: config.epochs = -1 and config."),
+        (f"{FRONT_END}.init_from=DIR/x", f"{FRONT_END}.init_from: no checkpoints in DIR/x"),
         (
-            STAGED + "front_end.init_context_from=context",
-            "config.init_context_from: this network has no context module behind a front end",
+            f"{FRONT_END}.init_context_from=context",
+            f"{FRONT_END}.init_context_from: this network has no context module behind a front end",
         ),
-        (STAGED + "front_end.model.name=vgg_16", "vgg_16 has no option 'padding'"),
-        (STAGED + "front_end.model.padding=same", "model.padding = 'same' is unknown"),
-        ("--config.dir=DIR/x", "DIR/x: no such folder"),
+        (f"{FRONT_END}.model.name=vgg_16", "vgg_16 has no option 'padding'"),
+        (f"{FRONT_END}.model.padding=same", "model.padding = 'same' is unknown"),
+        ("config.dir=DIR/x", "DIR/x: no such folder"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, stages, mistake, flag, says):
     flag = flag.replace("DIR", str(tmp_path))
     batch = "--config.stages.front_end.batch_size=8"  # For eight devices.
-    line = mistake(stages, f"--workdir={tmp_path / 'run'}", batch, flag)
+    line = mistake(stages, f"--workdir={tmp_path / 'run'}", batch, f"--{flag}")
     assert says.replace("DIR", str(tmp_path)) in line
     assert not (tmp_path / "run").exists()
 
@@ -393,9 +400,10 @@ def test_until_without_stages_is_one_line(tmp_path, place, mistake):
 @pytest.mark.parametrize(
     ("flag", "says"),
     [
-        ("batch_size=13", "config.batch_size = 13 exceeds the 12 training examples of streets"),
-        ("data.front_end=DIR/x", "config.data.front_end: no checkpoints in DIR/x"),
-        ("data.front_end=DIR", "config.data.front_end: no checkpoints in DIR"),
+        ("batch_size=13", f"{CONTEXT}.batch_size = 13 exceeds the 12 training examples of streets"),
+        ("data.front_end=DIR/x", f"{CONTEXT}.data.front_end: no checkpoints in DIR/x"),
+        ("data.front_end=DIR", f"{CONTEXT}.data.front_end: no checkpoints in DIR"),
+        ("data.front_end=", f"give --{CONTEXT}.data.front_end="),
         ("model.name=drn_d_22", "use the name context"),
         ("model.context.layers=3", "a context module of 3 layers: 4 is the least"),
         ("init_context_from=front_end", "this network has no context module behind a front end"),
@@ -408,8 +416,8 @@ def test_a_mistake_in_a_later_stage_is_one_line_and_leaves_the_earlier_alone(
     ignored = shutil.ignore_patterns("maps")
     shutil.copytree(first[0] / "front_end", workdir / "front_end", ignore=ignored)
     before = contents(workdir)
-    flag = f"{CONTEXT}{flag.replace('DIR', str(tmp_path))}"
-    line = mistake(stages, f"--workdir={workdir}", f"{CONTEXT}batch_size=8", flag)
+    flag = f"--{CONTEXT}.{flag.replace('DIR', str(tmp_path))}"
+    line = mistake(stages, f"--workdir={workdir}", f"--{CONTEXT}.batch_size=8", flag)
     assert says.replace("DIR", str(tmp_path)) in line
     after = contents(workdir)
     # Where the mistake showed late, maps were made: the next command finds them.
