@@ -13,6 +13,7 @@ and --config.stages.STAGE.FIELD=VALUE overrides a field.
 
 import contextlib
 import dataclasses
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ from drn_jax.experiment import Experiment
 from drn_jax.models.dilation import ContextNetwork
 from drn_jax.report import console
 from drn_jax.training import log, memory, optim, sharding
-from drn_jax.training.checkpoint import Checkpoints
+from drn_jax.training.checkpoint import RANK, Checkpoints
 from drn_jax.training.evaluate import Stopped
 from drn_jax.training.interrupt import Interrupt
 from drn_jax.training.meter import Meter
@@ -61,7 +62,8 @@ def main() -> int:
         try:
             status = 0 if is_finished(settings, place) else train_run(settings, place)
         except UserError as error:  # Fields have longer names here.
-            raise UserError(str(error).replace("config.", f"config.stages.{stage}.")) from None
+            longer = rf"\1config.stages.{stage}."
+            raise UserError(re.sub(r"(^|\s|--)config\.", longer, str(error))) from None
         if status or stage == until:
             return status
     return 0
@@ -76,7 +78,8 @@ def is_finished(settings: config.Config, workdir: Path) -> bool:
         saved = config.parse(checkpoints.meta(best.step)["config"])
     if config.changes(saved, settings):
         return False
-    console.say(f"finished before, in {workdir}: {console.scores(best.scores or {})}")
+    scores = {name: value for name, value in (best.scores or {}).items() if name != RANK}
+    console.say(f"finished before, in {workdir}: {console.scores(scores)}")
     return True
 
 
@@ -138,14 +141,7 @@ def sources(run: Experiment) -> dict[str, str]:
     """The fields of the configuration that name weights to start from, and the part of the network
     that each is for; "" is the whole."""
     whole = not isinstance(run.model, ContextNetwork)
-    parts = {"init_from": "" if whole else "front_end"}
-    if run.config.init_context_from:
-        if whole:
-            raise UserError(
-                "config.init_context_from: this network has no context module behind a front end; "
-                "give --config.model.context.layers"
-            )
-        parts["init_context_from"] = "context"
+    parts = {"init_from": "" if whole else "front_end", "init_context_from": "context"}
     return {field: part for field, part in parts.items() if getattr(run.config, field)}
 
 
@@ -186,6 +182,7 @@ def train(
         )
         return True
 
+    (workdir / "report.html").unlink(missing_ok=True)  # It says that a run is finished.
     train_step = program.trainer(run, optimizer, mesh)
     meter = Meter(settings.batch_size, schedule)
     meta = {"config": dataclasses.asdict(settings), "classes": list(run.dataset.classes)}

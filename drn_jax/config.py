@@ -242,6 +242,8 @@ def parse_stages(config: ConfigDict) -> Staged:
     given = config.to_dict()
     stages = {}
     for stage in given["order"]:
+        if stage not in given["stages"]:
+            raise UserError(f"config.order: no stage {stage!r}; {nearest(stage, given['stages'])}")
         try:
             run = parse(given["stages"][stage])
         except UserError as error:

@@ -78,8 +78,8 @@ class Experiment:
         return cost.of_stages(self.model.table, height, width, pooled=pooled, inputs=channels)
 
     def training_inputs(self, batch: Batch) -> jax.Array:
-        """The network's input: a training crop brings its surroundings."""
-        return self._inputs(batch, surrounded=True)
+        """The network's input: a crop for segmentation brings its surroundings."""
+        return self._inputs(batch, surrounded=isinstance(self.config.data, SegmentationData))
 
     def inputs(self, batch: Batch) -> jax.Array:
         """The network's input for whole images, or maps."""
@@ -131,6 +131,7 @@ def build(config: Config) -> Experiment:
 
     Raises: UserError for whatever the configuration asks that can't be.
     """
+    _check_context(config)
     if isinstance(config.data, MapData):
         return _build_context(config, config.data)
     crop = _crop(config.data)
@@ -177,6 +178,8 @@ def build(config: Config) -> Experiment:
 
 def _build_context(config: Config, settings: MapData) -> Experiment:
     """The experiment of a context module on the maps of a trained front end."""
+    if min(settings.crop) < 0:
+        raise UserError(f"config.data.crop = {settings.crop}: cells can't be negative")
     front, variables = _front_end(settings)
     stride = output_stride(front.model.stages)
     described = {
@@ -190,6 +193,12 @@ def _build_context(config: Config, settings: MapData) -> Experiment:
             f"config.model.name = {config.model.name}: config.task = context trains a context "
             "module alone; use the name context"
         )
+    whole = not all(settings.crop)
+    if whole and front.dataset.train_sizes:
+        raise UserError(
+            'the training images differ in size: give --config.data.crop="(HEIGHT, WIDTH)", '
+            f"in cells of {stride} pixels"
+        )
     maps = front_end_maps.cached(
         front_end_maps.FrontEnd(front.model, variables, front.inputs, described),
         front.dataset,
@@ -198,12 +207,7 @@ def _build_context(config: Config, settings: MapData) -> Experiment:
         front.config.eval_batch_size or front.config.batch_size,
     )
     height, width = settings.crop
-    if not all(settings.crop):
-        if maps.train_sizes:
-            raise UserError(
-                'the training images differ in size: give --config.data.crop="(HEIGHT, WIDTH)", '
-                f"in cells of {stride} pixels"
-            )
+    if whole:
         height, width = maps.train[0]["map"].shape[:2]
     return Experiment(
         config=config,
@@ -217,6 +221,21 @@ def _build_context(config: Config, settings: MapData) -> Experiment:
         keys=("map", "mask"),
         pictures=front.dataset.validation,
     )
+
+
+def _check_context(config: Config) -> None:
+    """Raise UserError for what no context module can do here."""
+    both = config.model.context.layers or config.model.name in PUBLISHED
+    if config.init_context_from and (isinstance(config.data, MapData) or not both):
+        raise UserError(
+            "config.init_context_from is for a network with a context module behind a front end: "
+            "a module alone starts from --config.init_from"
+        )
+    if config.model.context.layers and config.model.context.padding == "none":
+        raise UserError(
+            "config.model.context.padding = none: the refined map would no longer cover the image; "
+            "use layer, once or mirror"
+        )
 
 
 def _front_end(settings: MapData) -> tuple[Experiment, dict[str, Any]]:

@@ -372,7 +372,7 @@ FRONT_END, CONTEXT = "config.stages.front_end", "config.stages.context"
         (f"{FRONT_END}.init_from=DIR/x", f"{FRONT_END}.init_from: no checkpoints in DIR/x"),
         (
             f"{FRONT_END}.init_context_from=context",
-            f"{FRONT_END}.init_context_from: this network has no context module behind a front end",
+            f"{FRONT_END}.init_context_from is for a network with a context module behind",
         ),
         (f"{FRONT_END}.model.name=vgg_16", "vgg_16 has no option 'padding'"),
         (f"{FRONT_END}.model.padding=same", "model.padding = 'same' is unknown"),
@@ -406,7 +406,10 @@ def test_until_without_stages_is_one_line(tmp_path, place, mistake):
         ("data.front_end=", f"give --{CONTEXT}.data.front_end="),
         ("model.name=drn_d_22", "use the name context"),
         ("model.context.layers=3", "a context module of 3 layers: 4 is the least"),
-        ("init_context_from=front_end", "this network has no context module behind a front end"),
+        (
+            "init_context_from=front_end",
+            "init_context_from is for a network with a context module behind",
+        ),
     ],
 )
 def test_a_mistake_in_a_later_stage_is_one_line_and_leaves_the_earlier_alone(

@@ -30,6 +30,7 @@ DIGITS = 5
 """How many digits there are, from 0 on. More classes would be harder to read, not farther off."""
 CLASSES = ("background", *(str(digit) for digit in range(DIGITS)))
 MEAN, STD = (0.51, 0.51, 0.49), (0.22, 0.22, 0.22)
+"""What images are normalised by. The scenes' own mean is 0.06 higher, a quarter of a deviation."""
 STREAM = 256
 """Begins the key of every scene's random stream; `digit_scenes` has keys without it."""
 THINNEST, WIDEST = 50, 60

@@ -20,7 +20,8 @@ from drn_jax.trees import Shapes, differences, shapes
 
 _policies = ocp.training.preservation_policies
 
-_RANK = "rank"
+RANK = "rank"
+"""The score by which the best is chosen, among those of a checkpoint."""
 
 
 class Saved(NamedTuple):
@@ -32,7 +33,7 @@ class Saved(NamedTuple):
     @property
     def rank(self) -> float:
         """The score by which the best is chosen."""
-        return self.scores[_RANK] if self.scores else -math.inf
+        return self.scores[RANK] if self.scores else -math.inf
 
 
 class Checkpoints:
@@ -53,7 +54,7 @@ class Checkpoints:
             [
                 _policies.LatestN(1),
                 _policies.BestN(
-                    get_metric_fn=lambda scores: scores[_RANK],
+                    get_metric_fn=lambda scores: scores[RANK],
                     n=1,
                     keep_checkpoints_without_metrics=False,
                 ),
@@ -96,7 +97,7 @@ class Checkpoints:
             },
             force=True,
             overwrite=exists,
-            metrics=None if scores is None else {_RANK: scores[primary], **scores},
+            metrics=None if scores is None else {RANK: scores[primary], **scores},
             custom_metadata=dict(meta),
         )
 
@@ -183,20 +184,23 @@ class Checkpoints:
         Where only the classifier's shape differs, it keeps the values of `variables`.
 
         Args:
-          part: "front_end" or "context", where the checkpoint may be of that part of the network
-            alone; the rest then stays as in `variables`.
+          part: "front_end" or "context", to fill that part of the network from a checkpoint of it
+            alone, or the context module from one of both; the rest stays as in `variables`. A front
+            end's place is taken by a whole network wholly.
 
         Returns: the variables, and whether the classifier stayed as it was.
         Raises: UserError if anything but the classifier differs, naming what does.
         """
         stored = self._metadata(step).metadata["variables"]
-        part = "" if part in stored["params"] else part
-        inner = {name: tree[part] for name, tree in variables.items() if part in tree}
-        inner = inner if part else variables
-        saved, wanted = shapes(_network(stored)), shapes(_network(inner))
+        of_both = "front_end" in stored["params"]
+        if of_both and part == "front_end":
+            part = ""  # The whole network's: nothing of it is left out.
+        theirs = part if of_both else ""
+        inner = _part(variables, part)
+        saved, wanted = shapes(_network(_part(stored, theirs))), shapes(_network(inner))
         fresh_head = saved != wanted
         self._check(step, _without_head(saved), _without_head(wanted))
-        loaded = self.all_variables(step, sharding)
+        loaded = _part(self.all_variables(step, sharding), theirs)
         if fresh_head:
             loaded["params"]["head"] = inner["params"]["head"]
         if part:
@@ -227,6 +231,13 @@ class Checkpoints:
 def _network(variables: Mapping[str, Any]) -> dict[str, Any]:
     """What the model itself has, of all that a checkpoint may carry."""
     return {name: variables[name] for name in ("params", "batch_stats") if name in variables}
+
+
+def _part(variables: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """The variables of one part of a network; "" is the whole."""
+    if not part:
+        return dict(variables)
+    return {name: tree[part] for name, tree in variables.items() if part in tree}
 
 
 def _without_head(named: Shapes) -> Shapes:
