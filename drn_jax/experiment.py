@@ -17,6 +17,7 @@ from drn_jax.analysis.cost import StageCost
 from drn_jax.config import ClassificationData, Config, MapData, Model, SegmentationData, parse
 from drn_jax.data import loader, transforms
 from drn_jax.data.dataset import Dataset, Example, Source
+from drn_jax.data.surroundings import MapCrop, SurroundedCrop
 from drn_jax.errors import UserError
 from drn_jax.models import AnyNetwork
 from drn_jax.models.dilation import PUBLISHED
@@ -320,13 +321,13 @@ def _augment(
     steps: list[transforms.Transform] = []
     if isinstance(settings, MapData):
         whole = not all(settings.crop)
-        return transforms.Compose(() if whole else (transforms.MapCrop(settings.crop, stride),))
+        return transforms.Compose(() if whole else (MapCrop(settings.crop, stride),))
     if isinstance(settings, SegmentationData):
         if settings.rotate:
             steps.append(transforms.RandomRotate(settings.rotate))
         if settings.scale != 1:
             steps.append(transforms.RandomScale(settings.scale))
-        around = transforms.SurroundedCrop(settings.crop, margin)
+        around = SurroundedCrop(settings.crop, margin)
         steps.append(around if margin else transforms.RandomCrop(settings.crop))
     elif settings.random_crop:
         steps.append(transforms.RandomResizedCrop(settings.crop, scale=settings.crop_area))

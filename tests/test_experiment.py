@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from drn_jax import config, experiment
-from drn_jax.data import transforms
+from drn_jax.data import surroundings
 from drn_jax.errors import UserError
 from drn_jax.models.context import Context
 from drn_jax.tasks.segmentation import Grid
@@ -245,7 +245,7 @@ def test_a_crop_with_its_surroundings_gives_the_cells_of_the_whole_image(streets
     assert whole.shape == (1, 4, 5, 3)
     assert whole.std((0, 1, 2)).min() > 0.01  # Other cells are other numbers.
     for top, left in ((0, 0), (16, 16), (8, 8)):
-        crop = transforms.surrounded({"image": image}, top, left, 16, 24, 186)
+        crop = surroundings.surrounded({"image": image}, top, left, 16, 24, 186)
         cells = class_map(run, variables, run.training_inputs({"image": crop["image"][None]}))
         expected = whole[:, top // 8 : top // 8 + 2, left // 8 : left // 8 + 3]
         np.testing.assert_allclose(cells, expected, rtol=1e-4, atol=1e-5)

@@ -65,7 +65,7 @@ class RandomResizedCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        window = resized_crop_window(*_size(example), self.scale, self.ratio, rng)
+        window = resized_crop_window(*size_of(example), self.scale, self.ratio, rng)
         return _resize(_crop(example, *window), self.size, self.size, Resampling.BILINEAR)
 
 
@@ -107,7 +107,7 @@ class ResizeShorterSide:
     size: int
 
     def __call__(self, example: Example, rng: np.random.Generator | None = None) -> Example:
-        height, width = _size(example)
+        height, width = size_of(example)
         longer = int(self.size * max(height, width) / min(height, width))
         height, width = (self.size, longer) if height <= width else (longer, self.size)
         return _resize(example, height, width, Resampling.BILINEAR)
@@ -123,7 +123,7 @@ class CentreCrop:
     size: int
 
     def __call__(self, example: Example, rng: np.random.Generator | None = None) -> Example:
-        height, width = _size(example)
+        height, width = size_of(example)
         tall, wide = max(0, self.size - height), max(0, self.size - width)
         example = _pad_constant(example, tall // 2, tall - tall // 2, wide // 2, wide - wide // 2)
         height, width = height + tall, width + wide
@@ -168,7 +168,7 @@ class RandomScale:
         ratio = rng.uniform(1 / self.scale, self.scale)
         if ratio == 1:
             return example
-        height, width = (max(1, int(ratio * side)) for side in _size(example))
+        height, width = (max(1, int(ratio * side)) for side in size_of(example))
         kernel = Resampling.LANCZOS if ratio < 1 else Resampling.BICUBIC
         return _resize(example, height, width, kernel)
 
@@ -184,103 +184,20 @@ class RandomCrop:
     size: tuple[int, int]
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        tall, wide = (max(0, a - b) for a, b in zip(self.size, _size(example), strict=True))
+        tall, wide = (max(0, a - b) for a, b in zip(self.size, size_of(example), strict=True))
         if tall or wide:
             sides = tall // 2, tall - tall // 2, wide // 2, wide - wide // 2
             padded = _pad_constant(example, *sides)
             if "image" in example:
                 padded["image"] = pad_reflection(example["image"], *sides)
             example = padded
-        height, width = _size(example)
+        height, width = size_of(example)
         top = int(rng.integers(height - self.size[0] + 1))
         left = int(rng.integers(width - self.size[1] + 1))
         return _crop(example, top, left, *self.size)
 
 
-@dataclass(frozen=True)
-class SurroundedCrop:
-    """As `RandomCrop`, but the image brings `margin` pixels of its surroundings on every side, for
-    a network without padding (Yu & Koltun 2016: crops sampled from the reflection-padded image).
-
-    Beyond the image lies its mirror image, without repeating the edge. A `size` larger than the
-    example takes it whole; beyond it the mask is 255.
-    """
-
-    size: tuple[int, int]
-    margin: int
-
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        top, left = (
-            int(rng.integers(max(0, there - wanted) + 1))
-            for there, wanted in zip(_size(example), self.size, strict=True)
-        )
-        return surrounded(example, top, left, *self.size, self.margin)
-
-
-@dataclass(frozen=True)
-class MapCrop:
-    """A window of a `map` [h, w, C] of `size` = (height, width), cells, and of its mask; cell k
-    belongs to the pixels from stride*k on.
-
-    Where the map is smaller, 0 follows it, and in the mask 255.
-    """
-
-    size: tuple[int, int]
-    stride: int
-
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        maps, mask = example["map"], example["mask"]
-        tall, wide = (max(0, a - b) for a, b in zip(self.size, maps.shape[:2], strict=True))
-        maps = np.pad(maps, ((0, tall), (0, wide), (0, 0)))
-        short = [n * self.stride - m for n, m in zip(maps.shape[:2], mask.shape, strict=True)]
-        mask = np.pad(mask, [(0, max(0, n)) for n in short], constant_values=IGNORED)
-        top, left = (
-            int(rng.integers(n - size + 1))
-            for n, size in zip(maps.shape[:2], self.size, strict=True)
-        )
-        height, width = self.size
-        return {
-            **example,
-            "map": maps[top : top + height, left : left + width].copy(),
-            "mask": mask[
-                top * self.stride : (top + height) * self.stride,
-                left * self.stride : (left + width) * self.stride,
-            ].copy(),
-        }
-
-
 # The deterministic halves
-
-
-def surrounded(
-    example: Example, top: int, left: int, height: int, width: int, margin: int
-) -> Example:
-    """The mask's window at (top, left), and the image's with `margin` pixels around: see
-    `SurroundedCrop`."""
-    out = dict(example)
-    size = _size(example)
-    windows = [(top, height), (left, width)]
-    if "image" in example:
-        rows, columns = (
-            mirrored(np.arange(first - margin, first + count + margin), length)
-            for (first, count), length in zip(windows, size, strict=True)
-        )
-        out["image"] = example["image"].take(rows, axis=0).take(columns, axis=1)
-    if "mask" in example:
-        below, right = (max(0, f + c - n) for (f, c), n in zip(windows, size, strict=True))
-        mask = np.pad(example["mask"], ((0, below), (0, right)), constant_values=IGNORED)
-        out["mask"] = mask[top : top + height, left : left + width].copy()
-    if "box" in example:
-        out["box"] = _clip(example["box"] - [left, top, left, top], height, width)
-    return out
-
-
-def mirrored(places: np.ndarray, length: int) -> np.ndarray:
-    """Which pixel of an axis shows at places beyond it, int: 2 1 0 1 2 1 0 for 0 1 2 (OpenCV's
-    BORDER_REFLECT_101)."""
-    period = max(1, 2 * (length - 1))
-    folded = places % period
-    return np.minimum(folded, period - folded) if length > 1 else np.zeros_like(places)
 
 
 def flip(example: Example) -> Example:
@@ -289,7 +206,7 @@ def flip(example: Example) -> Example:
     for key in _pixels(example):
         out[key] = np.ascontiguousarray(example[key][:, ::-1])
     if "box" in example:
-        width = _size(example)[1]
+        width = size_of(example)[1]
         x1, y1, x2, y2 = example["box"]
         out["box"] = np.array([width - x2, y1, width - x1, y2], np.float32)
     return out
@@ -299,7 +216,7 @@ def rotate(example: Example, degrees: int) -> Example:
     """The example turned counter-clockwise about its centre: see `RandomRotate`."""
     if degrees == 0:
         return example
-    height, width = _size(example)
+    height, width = size_of(example)
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     out = dict(example)
     if "image" in example:
@@ -317,7 +234,7 @@ def rotate(example: Example, degrees: int) -> Example:
         x = np.array([x1, x2, x2, x1]) - width / 2
         y = np.array([y1, y1, y2, y2]) - height / 2
         x, y = x * cos + y * sin + width / 2, y * cos - x * sin + height / 2
-        out["box"] = _clip(np.array([x.min(), y.min(), x.max(), y.max()]), height, width)
+        out["box"] = clip(np.array([x.min(), y.min(), x.max(), y.max()]), height, width)
     return out
 
 
@@ -357,13 +274,14 @@ def _pixels(example: Example) -> list[str]:
     return [key for key in ("image", "mask") if key in example]
 
 
-def _size(example: Example) -> tuple[int, int]:
-    """(height, width)"""
+def size_of(example: Example) -> tuple[int, int]:
+    """(height, width) of the image or the mask."""
     height, width = example[_pixels(example)[0]].shape[:2]
     return height, width
 
 
-def _clip(box: np.ndarray, height: int, width: int) -> np.ndarray:
+def clip(box: np.ndarray, height: int, width: int) -> np.ndarray:
+    """What of a box lies within an image of that size; float32."""
     return np.clip(box, 0, [width, height, width, height]).astype(np.float32)
 
 
@@ -373,7 +291,7 @@ def _crop(example: Example, top: int, left: int, height: int, width: int) -> Exa
     for key in _pixels(example):
         out[key] = example[key][top : top + height, left : left + width].copy()
     if "box" in example:
-        out["box"] = _clip(example["box"] - [left, top, left, top], height, width)
+        out["box"] = clip(example["box"] - [left, top, left, top], height, width)
     return out
 
 
@@ -384,7 +302,7 @@ def _resize(example: Example, height: int, width: int, kernel: Resampling) -> Ex
         way = kernel if key == "image" else Resampling.NEAREST
         out[key] = np.array(Image.fromarray(example[key]).resize((width, height), way))
     if "box" in example:
-        old_height, old_width = _size(example)
+        old_height, old_width = size_of(example)
         x, y = width / old_width, height / old_height
         out["box"] = (example["box"] * [x, y, x, y]).astype(np.float32)
     return out
