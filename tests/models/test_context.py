@@ -385,9 +385,9 @@ def test_bfloat16_module_stores_and_returns_float32():
     ("context", "shape", "message"),
     [
         (Context(3), (9, 9, 2), "3 layers: 4 is the least"),
-        (Context(size="huge"), (9, 9, 2), "'huge': use 'basic' or 'large'"),
-        (Context(padding="zeros"), (9, 9, 2), "'zeros': use 'layer', 'once', 'mirror' or 'none'"),
-        (Context(init="eye"), (9, 9, 2), "'eye': use 'identity', 'filler' or 'he'"),
+        (Context(size="huge"), (9, 9, 2), "'huge': known: basic, large"),
+        (Context(padding="zeros"), (9, 9, 2), "'zeros': known: layer, mirror, none, once"),
+        (Context(init="eye"), (9, 9, 2), "'eye': known: filler, he, identity"),
         (Context(), (9, 9, 3), "maps of 2 channels, one a class, and got 3"),
         (Context(padding="none"), (66, 66, 2), "66x66 is too small .* at least 67x67 .* 'none'"),
         (Context(padding="none"), (90, 66, 2), "90x66 is too small .* at least 67x67 .* 'none'"),

@@ -93,12 +93,17 @@ def test_residual_network_gets_rgb_normalised_as_imagenet(name):
     assert_close(x, (images / 255 - mean) / std, 10)
 
 
-@pytest.mark.parametrize(("name", "margin"), [("vgg_16", 96), ("vgg_16_front_end", 186)])
+@pytest.mark.parametrize(("name", "margin"), [("vgg_16", 0), ("vgg_16_front_end", 186)])
 def test_vgg_gets_bgr_less_the_mean_of_imagenet(name, margin):
     images = photographs(1, 190, 201, 3)
     mean = 255 * np.array([[[0.406, 0.456, 0.485]]])
     x = models.preprocess(name, jnp.asarray(images))
     assert_close(x, mirrored(images, margin)[..., ::-1] - mean, 255)
+
+
+def test_an_unknown_space_is_refused():
+    with pytest.raises(UserError, match="unknown space 'hsv': known: bgr, rgb"):
+        models.preprocessing("drn_c_26", space="hsv")
 
 
 def test_mean_deviation_and_space_can_be_replaced():

@@ -298,20 +298,33 @@ def test_option_that_the_network_has_not_is_refused(name, options, message):
 @pytest.mark.parametrize(
     ("context", "message"),
     [
-        (Context(padding="zero"), "context padding 'zero': use 'layer', 'once', 'mirror' or"),
-        (Context(size="small"), "no context module is 'small': use 'basic' or 'large'"),
-        (Context(init="random"), "context init 'random': use 'identity', 'filler' or 'he'"),
+        (Context(padding="zero"), "context padding 'zero': known: layer, mirror, none, once"),
+        (Context(size="small"), "context size 'small': known: basic, large"),
+        (Context(init="random"), "context init 'random': known: filler, he, identity"),
+        (Context(epsilon=-0.1), "context epsilon -0.1: a deviation is 0 or more"),
     ],
 )
-def test_context_module_that_does_not_exist_is_refused_at_the_latest_when_drawn(
-    name, context, message
-):
+def test_context_module_that_does_not_exist_is_refused_by_create(name, context, message):
     with pytest.raises(UserError, match=message):
-        jax.eval_shape(
-            create(name, width=1 / 64, context=context).init,
-            jax.random.key(0),
-            example(name, 8, 8),
-        )
+        create(name, width=1 / 64, context=context)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("vgg_16", {"dropout": 1.0}, "dropout 1.0 must be at least 0 and below 1"),
+        ("drn_c_26", {"num_classes": 0}, "drn_c_26: 0 classes; there must be 1 or more"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_create(name, options, message):
+    with pytest.raises(UserError, match=message):
+        create(name, **options)
+
+
+def test_equal_options_make_equal_networks():
+    for name in ("vgg_16_front_end", "dilation8_camvid", "drn_c_26"):
+        assert create(name) == create(name)
+        assert create(name, head_std=0.5) == create(name, head_std=0.5) != create(name)
 
 
 def test_context_of_a_published_net_may_change_but_for_its_layers():
@@ -364,13 +377,10 @@ def test_new_classifier_of_a_dilated_net_is_drawn_small_and_the_rest_by_fan_in()
 
 
 @pytest.mark.parametrize(
-    ("name", "least", "margin"),
-    [("vgg_16_front_end", 373, 186), ("dilation7_kitti", 373, 186), ("vgg_16", 193, 96)],
+    ("name", "least"), [("vgg_16_front_end", 373), ("dilation7_kitti", 373), ("vgg_16", 193)]
 )
 @pytest.mark.parametrize("wide", [0, 100])
-def test_images_too_small_for_a_cell_are_refused_with_the_least_and_the_margin(
-    name, least, margin, wide
-):
+def test_images_too_small_for_a_cell_are_refused_with_the_least_that_does(name, least, wide):
     model = create(name)
     shapes = variable_shapes(name)
 
@@ -380,7 +390,7 @@ def test_images_too_small_for_a_cell_are_refused_with_the_least_and_the_margin(
 
     assert least_size(model.front_end.stages if "7" in name else model.stages) == least
     assert apply(least, least)[1:3] == (1, 1)
-    message = f"{least - 1}x{least + wide} are too small .* {least} pixels a side, {margin} on each"
+    message = f"{least - 1}x{least + wide} are too small .* {least} pixels a side, its margin"
     with pytest.raises(UserError, match=message) as caught:
         apply(least - 1, least + wide)
     assert "\n" not in str(caught.value)
