@@ -24,7 +24,7 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
-from drn_jax import cli, config, experiment, program, run_report
+from drn_jax import cli, config, experiment, program, run_report, staged
 from drn_jax.errors import UserError, nearest
 from drn_jax.experiment import Experiment
 from drn_jax.models.dilation import ContextNetwork
@@ -52,7 +52,7 @@ def main() -> int:
             raise UserError(f"--until={until}: this configuration has no stages")
         settings = config.parse(given)
         return train_run(settings, Path(flags.FLAGS.workdir or f"runs/{settings.name}"))
-    plan = config.parse_stages(given)
+    plan = staged.parse(given)
     if until and until not in plan.stages:
         raise UserError(f"--until={until}: no such stage; {nearest(until, plan.stages)}")
     workdir = Path(flags.FLAGS.workdir or f"runs/{plan.name}")

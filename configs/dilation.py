@@ -31,7 +31,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from drn_jax.config import check_variant, staged
+from drn_jax import staged
+from drn_jax.config import check_variant
 
 VARIANTS = ("pascal_voc", "camvid", "kitti", "cityscapes")
 
@@ -67,7 +68,7 @@ def get_config(variant: str = "camvid") -> ConfigDict:
             "front_end": _images(name, 628, 8, 10_000, 1e-4, 0.99),
             "joint": _joint(name, CONTEXT_8 | {"layers": 7}, 900, 20_000, 0.99, CELLS),
         }
-    return staged(f"dilation_{variant}", stages)
+    return staged.complete(f"dilation_{variant}", stages)
 
 
 def _run(

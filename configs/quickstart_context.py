@@ -23,7 +23,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from drn_jax.config import check_variant, complete, staged
+from drn_jax import staged
+from drn_jax.config import check_variant, complete
 
 VARIANTS = ("vgg", "drn", "context")
 
@@ -63,7 +64,7 @@ def get_config(variant: str = "vgg") -> ConfigDict:
             "context": _context(PUBLISHED_GRID),
             "joint": _joint(_vgg_front_end(), 0.001),
         }
-    return staged(f"quickstart_context_{variant}", stages)
+    return staged.complete(f"quickstart_context_{variant}", stages)
 
 
 def _run(name: str, task: str, **fields: Any) -> ConfigDict:

@@ -15,7 +15,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from configs import dilation
-from drn_jax import config, models
+from drn_jax import config, models, staged
 from drn_jax.models.stages import output_stride
 from drn_jax.tasks import Segmentation
 from drn_jax.training import memory, optim, state, steps
@@ -44,7 +44,7 @@ def maps(variant: str) -> None:
 
 def train(variant: str, stage: str) -> None:
     """Two training steps."""
-    settings = config.parse_stages(dilation.get_config(variant)).stages[stage]
+    settings = staged.parse(dilation.get_config(variant)).stages[stage]
     assert isinstance(settings.data, config.SegmentationData)
     name, context = settings.model.name, settings.model.context
     model = models.create(name, CLASSES[variant], context=context if context.layers else None)

@@ -8,7 +8,7 @@ ends in `return complete(config)`, which adds the defaults and so opens every fi
 import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ml_collections import ConfigDict
@@ -194,66 +194,6 @@ DATA = {
 
 SCHEDULES = {"constant": ConstantSchedule, "step": StepSchedule, "poly": PolySchedule}
 """The fields of `schedule`, by kind."""
-
-
-@dataclass(frozen=True)
-class Staged:
-    """Runs one after the other, each in a folder of its own; a later one may start from an earlier
-    one, naming it by its stage."""
-
-    name: str
-    """Names the default working directory, runs/NAME."""
-    stages: Mapping[str, Config]
-    """In the order of training."""
-
-    def under(self, workdir: str) -> dict[str, Config]:
-        """The runs, stages replaced by their folders below `workdir`."""
-
-        def place(value: str) -> str:
-            return f"{workdir}/{value}" if value in self.stages else value
-
-        found = {}
-        for stage, config in self.stages.items():
-            data = config.data
-            if isinstance(data, MapData):
-                data = replace(data, front_end=place(data.front_end))
-            found[stage] = replace(
-                config,
-                data=data,
-                init_from=place(config.init_from),
-                init_context_from=place(config.init_context_from),
-            )
-        return found
-
-
-def staged(name: str, stages: Mapping[str, ConfigDict]) -> ConfigDict:
-    """The configuration of a run in stages, with a value for every field.
-
-    `seed`, unless negative, and `dir`, unless empty, hold for all stages.
-    """
-    filled = {stage: complete(config).to_dict() for stage, config in stages.items()}
-    # A ConfigDict forgets the order of its fields.
-    given = {"name": name, "seed": -1, "dir": "", "order": tuple(stages), "stages": filled}
-    return ConfigDict(given)
-
-
-def parse_stages(config: ConfigDict) -> Staged:
-    """The typed configuration of a run in stages. Raises as `parse`."""
-    given = config.to_dict()
-    stages = {}
-    for stage in given["order"]:
-        if stage not in given["stages"]:
-            raise UserError(f"config.order: no stage {stage!r}; {nearest(stage, given['stages'])}")
-        try:
-            run = parse(given["stages"][stage])
-        except UserError as error:
-            raise UserError(f"config.stages.{stage}: {error}") from None
-        if given["seed"] >= 0:
-            run = replace(run, seed=given["seed"])
-        if given["dir"]:
-            run = replace(run, data=replace(run.data, dir=given["dir"]))
-        stages[stage] = run
-    return Staged(given["name"], stages)
 
 
 def complete(config: ConfigDict) -> ConfigDict:

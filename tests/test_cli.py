@@ -9,7 +9,7 @@ import pytest
 from absl import app, flags
 from ml_collections import config_flags
 
-from drn_jax import cli, config
+from drn_jax import cli, config, staged
 from drn_jax.errors import UserError, nearest
 
 ROOT = Path(__file__).parent.parent
@@ -158,7 +158,7 @@ def test_overrides_reach_a_field_of_a_stage(run):
             f"--config.stages.context.model.context.size={size}",
             "--config.stages.joint.data.crop=(64,96)",
             "--config.seed=3",
-            main=lambda: found.append(config.parse_stages(flags.FLAGS.config)),
+            main=lambda: found.append(staged.parse(flags.FLAGS.config)),
         )
         assert (code, lines) == (0, [])
     basic, large = (plan.stages for plan in found)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from drn_jax import config, data, models
+from drn_jax import config, data, models, staged
 from drn_jax.errors import UserError
 
 FILES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -84,7 +84,7 @@ def every_run():
         if "stages" not in given:
             yield name, config.parse(given)
             continue
-        for stage, run in config.parse_stages(given).stages.items():
+        for stage, run in staged.parse(given).stages.items():
             yield f"{name}, {stage}", run
 
 
@@ -269,7 +269,7 @@ def test_every_file_in_configs_parses_in_every_variant_and_names_what_exists():
     for name, given in every_config():
         if "stages" in given:
             runs = {stage: given["stages"][stage] for stage in given["order"]}
-            assert config.staged(given.name, runs) == given, f"{name} does not end in staged"
+            assert staged.complete(given.name, runs) == given, f"{name} does not end in staged"
         else:
             assert config.complete(given) == given, f"{name} does not end in complete(config)"
     for name, run in every_run():
@@ -311,18 +311,18 @@ def stages():
 
 
 def parsed_stages(**top):
-    given = config.staged("tiny", stages())
+    given = staged.complete("tiny", stages())
     given.update(top)
-    return config.parse_stages(given)
+    return staged.parse(given)
 
 
 def test_stages_keep_their_order_though_a_config_dict_sorts():
     found = stages()
-    assert list(config.parse_stages(config.staged("tiny", found)).stages) == list(found)
+    assert list(staged.parse(staged.complete("tiny", found)).stages) == list(found)
     turned = dict(reversed(found.items()))
-    assert list(config.parse_stages(config.staged("tiny", turned)).stages) == list(turned)
-    given = config.staged("tiny", found)
-    assert config.parse_stages(ConfigDict(given.to_dict())) == config.parse_stages(given)
+    assert list(staged.parse(staged.complete("tiny", turned)).stages) == list(turned)
+    given = staged.complete("tiny", found)
+    assert staged.parse(ConfigDict(given.to_dict())) == staged.parse(given)
 
 
 def test_every_field_of_every_stage_has_a_value_and_none_is_changed():
@@ -330,7 +330,7 @@ def test_every_field_of_every_stage_has_a_value_and_none_is_changed():
     assert plan.name == "tiny"
     for name, given in stages().items():
         assert plan.stages[name] == config.parse(given)
-    given = config.staged("tiny", stages())
+    given = staged.complete("tiny", stages())
     assert given.stages.context.model.context.size == "basic"
     assert given.stages.joint.optimizer.momentum == 0.9
 
@@ -343,7 +343,7 @@ def test_seed_and_dir_reach_every_stage_where_given():
     found = stages()
     for seed, run in enumerate(found.values()):
         run.seed, run.data.dir = seed + 3, f"place{seed}"
-    plan = config.parse_stages(config.staged("tiny", found))
+    plan = staged.parse(staged.complete("tiny", found))
     assert [run.seed for run in plan.stages.values()] == [3, 4, 5]
     assert [run.data.dir for run in plan.stages.values()] == ["place0", "place1", "place2"]
 
@@ -351,7 +351,7 @@ def test_seed_and_dir_reach_every_stage_where_given():
 def test_names_of_stages_become_folders_below_the_working_directory_and_others_stay():
     found = stages()
     found["joint"].init_from = "runs/front_end"
-    plan = config.parse_stages(config.staged("tiny", found))
+    plan = staged.parse(staged.complete("tiny", found))
     placed = plan.under("runs/tiny")
     assert list(placed) == list(plan.stages)
     assert placed["context"].data.front_end == "runs/tiny/front_end"
@@ -372,10 +372,10 @@ def test_names_of_stages_become_folders_below_the_working_directory_and_others_s
     ],
 )
 def test_a_bad_field_names_its_stage(stage, field, value, says):
-    given = config.staged("tiny", stages())
+    given = staged.complete("tiny", stages())
     given.stages[stage][field] = value
     with pytest.raises(UserError) as caught:
-        config.parse_stages(given)
+        staged.parse(given)
     assert str(caught.value).startswith(f"config.stages.{stage}: {says}")
     assert "\n" not in str(caught.value)
 
@@ -405,7 +405,7 @@ PUBLISHED = {
 
 def dilation(variant):
     module = load(Path(__file__).parent.parent / "configs" / "dilation.py")
-    return config.parse_stages(module.get_config(variant)).stages
+    return staged.parse(module.get_config(variant)).stages
 
 
 @pytest.mark.parametrize("variant", PUBLISHED)
@@ -447,10 +447,10 @@ def test_dilation_of_streets_has_the_published_depth_and_starts_from_the_stages_
     assert joint.init_from == "front_end"
     context = joint.model.context
     assert (context.layers, context.size, context.padding) == (layers, "basic", "layer")
-    staged = "context" in found
-    assert joint.init_context_from == ("context" if staged else "")
-    assert staged == (variant == "cityscapes")
-    if staged:
+    cached = "context" in found
+    assert joint.init_context_from == ("context" if cached else "")
+    assert cached == (variant == "cityscapes")
+    if cached:
         assert found["context"].model.context == context
         assert found["context"].data.front_end == "front_end"
         assert joint.data.grid.loss_at == found["context"].data.grid.loss_at == "pixels"

@@ -30,7 +30,7 @@ from drn_jax.training.checkpoint import Checkpoints
 STAGES = """
 from ml_collections import ConfigDict
 
-from drn_jax.config import staged
+from drn_jax import staged
 
 VGG = {{
     "name": "vgg_16_front_end",
@@ -75,7 +75,7 @@ def get_config():
             init_context_from="context",
         ),
     }}
-    return staged("tiny_stages", stages)
+    return staged.complete("tiny_stages", stages)
 """
 
 
