@@ -161,8 +161,8 @@ def preprocessing(
     Args:
       mean, std: of the training images, RGB in [0, 1]; by default the published net's, else
         ImageNet's.
-      space: by default the published one: "bgr" for VGG and the nets made of it, else "rgb". A VGG
-        that starts from random weights learns only in "rgb": inputs near 100 are too large for it.
+      space: by default the published one: "bgr" for VGG and the nets made of it, else "rgb", in
+        which a VGG from random weights is better off: it has no batch norm to tame inputs near 100.
       options: as for `create`.
 
     Raises: UserError as `create`, for another space, and for a context module alone, which takes
