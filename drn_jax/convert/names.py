@@ -142,7 +142,7 @@ class _Torchvision(NamedTuple):
         return self.prefix, ""
 
     def shortcut(self, index: int) -> tuple[str, str]:
-        raise NotImplementedError("VGG has no shortcuts")
+        raise AssertionError("no row of VGG has a shortcut")
 
 
 _DENSE = "classifier"

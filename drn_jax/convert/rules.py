@@ -16,7 +16,6 @@ from drn_jax.trees import Shapes, differences
 Source = Mapping[str, Any] | str | os.PathLike[str]
 Variables = dict[str, Any]
 
-
 UNUSED = "unused"
 """The collection of what a published state carries and no network computes with."""
 

@@ -2,8 +2,8 @@
 field that grows exponentially at full resolution.
 
 Dilations 1, 1, 2, 4, 8, ... of 3x3 convolutions, one undilated 3x3, one 1x1 (Table 1). It goes
-behind the class map of any network. Randomly drawn it does not train; `identity_init` lets it begin
-as relu(x).
+behind the class map of any network. Randomly drawn it trains badly or not at all (docs/context.md);
+`identity_init` lets it begin as relu(x).
 """
 
 from collections.abc import Callable
