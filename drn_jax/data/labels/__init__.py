@@ -1,0 +1,1 @@
+"""The label spaces of the papers' sets, one table a set."""
