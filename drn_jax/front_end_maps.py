@@ -63,8 +63,8 @@ def cached(front: FrontEnd, dataset: Dataset, folder: Path, dtype: str, batch_si
         start = time.monotonic()
         forward = partial(jax.jit(partial(_class_map, front)), front.variables)
         splits = {
-            "train": (dataset.train, dataset.train_sizes),
-            "validation": (dataset.validation, dataset.validation_sizes),
+            "train": (dataset.train, dataset.train_sizes()),
+            "validation": (dataset.validation, dataset.validation_sizes()),
         }
         maps = {
             split: console.progress(
@@ -98,6 +98,9 @@ class _Numbered:
 
     def __getitem__(self, index: int) -> Example:
         return {**self.source[index], "index": np.array(index)}
+
+    def where(self, index: int) -> str:
+        return self.source.where(index)
 
 
 def _maps(

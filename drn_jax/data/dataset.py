@@ -1,13 +1,14 @@
-"""What a data set is to the rest of the house: two random-access sources and their class names.
+"""What a data set is to the rest of the house: random-access sources and their class names.
 
 An example is a dictionary of NumPy arrays:
   `image`  uint8 [H, W, 3], RGB
   `label`  int32 scalar in [0, classes): classification
   `mask`   uint8 [H, W], class ids, 255 = ignored: segmentation, the same size as the image
-  `box`    float32 [4] = (x1, y1, x2, y2), where a set has one: pixel edges, so that a box which
-           covers the whole image is (0, 0, W, H)
+  `boxes`  float32 [n, 4], each (x1, y1, x2, y2), where a set has any: pixel edges, so that a box
+           which covers the whole image is (0, 0, W, H)
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +17,14 @@ import numpy as np
 IGNORED = 255
 """The mask value that counts for nothing: in no loss, in no score (fyu/drn, Cityscapes, VOC)."""
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""The statistics of fyu/drn and torchvision, which published weights expect."""
+
 Example = dict[str, np.ndarray]
+
+Sizes = tuple[tuple[int, int], ...]
+"""(height, width) of each image of a source."""
 
 
 class Source(Protocol):
@@ -27,6 +35,15 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Example:
         """The example `index`, decoded; raises UserError that names the file if it can't be."""
         ...
+
+    def where(self, index: int) -> str:
+        """What errors call the example."""
+        ...
+
+
+def alike() -> Sizes | None:
+    """The sizes of images that are all of one size: None."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -43,7 +60,15 @@ class Dataset:
     """Channel standard deviations, likewise."""
     colors: tuple[tuple[int, int, int], ...] | None = None
     """One RGB colour a class for drawing masks; None: take them from a colour map."""
-    validation_sizes: tuple[tuple[int, int], ...] | None = None
-    """(height, width) of each validation image where they differ; None: all are alike."""
-    train_sizes: tuple[tuple[int, int], ...] | None = None
+    validation_sizes: Callable[[], Sizes | None] = alike
+    """Sizes of the validation images, looked up when asked for; None: they are all alike."""
+    train_sizes: Callable[[], Sizes | None] = alike
     """Likewise of the training images."""
+    test: Source | None = None
+    """Examples of the test split, where its labels are public."""
+
+    @property
+    def splits(self) -> dict[str, Source]:
+        """The sources by the name of their split."""
+        splits = {"train": self.train, "validation": self.validation}
+        return splits if self.test is None else {**splits, "test": self.test}

@@ -19,11 +19,12 @@ _TURNED = (5, 6, 7, 8)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The content of a file; UserError if it is missing or may not be read."""
+def read_bytes(path: str | os.PathLike[str], count: int = -1) -> bytes:
+    """The content of a file, or its first `count` bytes; UserError if it is missing or may not be
+    read."""
     try:
         with open(path, "rb") as file:
-            return file.read()
+            return file.read(count)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path, or restore the file") from error
     except OSError as error:
@@ -100,21 +101,23 @@ def decode_mask(data: bytes, where: str) -> np.ndarray:
     return np.array(image)
 
 
-def size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def size(data: bytes, where: str) -> tuple[int, int]:
     """(height, width) as the decoders above return it, from the header alone.
 
+    Args:
+      data: the bytes of the file, or as many of the first as hold its header.
+      where: what errors call the file.
+
     Raises:
-      UserError: the file is missing or is no image.
+      UserError: `data` is no image.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
             # PIL reports a TIFF's size upright already.
             turned = image.format != "TIFF" and _orientation(image) in _TURNED
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; check the path, or restore the file") from error
     except Exception as error:
-        raise _unreadable(error, str(path)) from error
+        raise _unreadable(error, where) from error
     return (width, height) if turned else (height, width)
 
 

@@ -42,9 +42,13 @@ class MapSource:
                 return {"map": arrays["map"], "mask": arrays["mask"]}
         except Exception as error:
             raise UserError(
-                f"{self._path}: record {index} is damaged; delete the folder, and the next run "
+                f"{self.where(index)} is damaged; delete the folder, and the next run "
                 "computes it anew"
             ) from error
+
+    def where(self, index: int) -> str:
+        """What errors call the example."""
+        return f"{self._path}: record {index}"
 
 
 def write(folder: Path, splits: Mapping[str, Iterable[Example]], facts: Mapping[str, Any]) -> None:

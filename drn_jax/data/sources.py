@@ -1,0 +1,272 @@
+"""Examples whose parts lie in files: the source that every set read in place is made of."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image
+
+from drn_jax.data import image
+from drn_jax.data.dataset import IGNORED, Example, Sizes, Source
+from drn_jax.data.files import Files
+from drn_jax.errors import UserError
+
+HEADER = 1 << 16
+"""Bytes in which nearly every image file tells its size."""
+
+Decode = Callable[[bytes, str], np.ndarray]
+"""Makes a mask, uint8 [H, W], of a file's bytes; receives what errors call the file."""
+
+
+class Record(NamedTuple):
+    """An example as it is stored: its image still encoded."""
+
+    name: str
+    """Of the image, as the set calls it; unique in a split."""
+    image: bytes
+    label: int | None
+    boxes: np.ndarray | None
+    mask: np.ndarray | None
+
+
+@runtime_checkable
+class Readable(Source, Protocol):
+    """A source that is read in place."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The images, as the set calls them."""
+        ...
+
+    def where(self, index: int) -> str:
+        """What errors call the image."""
+        ...
+
+    def record(self, index: int) -> Record:
+        """The example without decoding its image; UserError if a file can't be read, or image and
+        mask differ in size."""
+        ...
+
+    def sizes(self) -> Sizes | None:
+        """(height, width) of every image, looked up in their headers; None if they are all
+        alike."""
+        ...
+
+
+class Masks(Protocol):
+    """Masks by index, uint8 [H, W]: class ids, and 255 = ignored."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    def where(self, index: int) -> str:
+        """What errors call the mask."""
+        ...
+
+
+class Boxes(Protocol):
+    """Boxes by index, float32 [n, 4] each: pixel edges. A tuple of arrays is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
+Remark = tuple[str, str]
+"""What to warn of: its kind, as one says it of many, and where."""
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """Masks in a file each."""
+
+    files: Files
+    names: tuple[str, ...]
+    decode: Decode
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        name = self.names[index]
+        return self.decode(self.files.read(name), self.files.where(name))
+
+    def where(self, index: int) -> str:
+        return self.files.where(self.names[index])
+
+
+@dataclass(frozen=True, eq=False)
+class FileSource:
+    """Examples with an `image` in a file each, and with what else is given of `label`, `boxes` and
+    `mask`.
+
+    With `size`, (height, width), images are resized to it by PIL's bilinear filter (antialiased)
+    and masks by nearest neighbour.
+    """
+
+    files: Files
+    names: tuple[str, ...]
+    labels: np.ndarray | None = None
+    """int32 [N]"""
+    boxes: Boxes | None = None
+    masks: Masks | None = None
+    size: tuple[int, int] | None = None
+    remarks: Callable[[int], tuple[Remark, ...]] | None = None
+    """What a check should warn of in an example and its arrays don't show."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Example:
+        """The example; UserError if a file is missing or damaged, or image and mask differ in
+        size."""
+        pixels = self._pixels(index)
+        return {"image": pixels, **self._annotations(index, pixels.shape[:2])}
+
+    def record(self, index: int) -> Record:
+        """See `Readable`. A resized image becomes a PNG, any other stays as it is."""
+        name = self.names[index]
+        data = self.files.read(name) if self.size is None else png(self._pixels(index))
+        shape = image.size(data, self.where(index)) if self.masks is not None else (0, 0)
+        known = self._annotations(index, shape)
+        label = int(known["label"]) if "label" in known else None
+        return Record(name, data, label, known.get("boxes"), known.get("mask"))
+
+    def where(self, index: int) -> str:
+        """What errors call the image."""
+        return self.files.where(self.names[index])
+
+    def _pixels(self, index: int) -> np.ndarray:
+        data = self.files.read(self.names[index])
+        return self._resized(image.decode_rgb(data, self.where(index)), bilinear=True)
+
+    def _annotations(self, index: int, shape: tuple[int, ...]) -> Example:
+        """All but the image, which is of that size."""
+        example: Example = {}
+        if self.labels is not None:
+            example["label"] = np.array(self.labels[index], np.int32)
+        if self.boxes is not None:
+            example["boxes"] = self.boxes[index].copy()
+        if self.masks is not None:
+            mask = self.masks[index]
+            # Once resized, both are of one size in any case.
+            shape = shape if self.size is None else self._own_size(index)
+            if mask.shape != shape:
+                raise UserError(
+                    f"{self.where(index)} is {by(shape)} pixels, its mask "
+                    f"{self.masks.where(index)} {by(mask.shape)}: they must be of one size "
+                    "(height x width)"
+                )
+            example["mask"] = self._resized(mask, bilinear=False)
+        return example
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """(height, width), from the file's header alone."""
+        return self._own_size(index) if self.size is None else self.size
+
+    def _own_size(self, index: int) -> tuple[int, int]:
+        """Before it is resized."""
+        name = self.names[index]
+        where = self.where(index)
+        try:
+            return image.size(self.files.head(name, HEADER), where)
+        except UserError:
+            return image.size(self.files.read(name), where)
+
+    def sizes(self) -> Sizes | None:
+        """The size of every image; None if they are all alike."""
+        return self._sizes
+
+    @cached_property
+    def _sizes(self) -> Sizes | None:
+        sizes = tuple(map(self.image_size, range(len(self))))
+        return sizes if len(set(sizes)) > 1 else None
+
+    def _resized(self, array: np.ndarray, bilinear: bool) -> np.ndarray:
+        if self.size is None:
+            return array
+        height, width = self.size
+        way = Image.Resampling.BILINEAR if bilinear else Image.Resampling.NEAREST
+        return np.array(Image.fromarray(array).resize((width, height), way))
+
+
+def png(array: np.ndarray, level: int = -1) -> bytes:
+    """An image or a mask, uint8, as a PNG file; `level` 1 (fastest) to 9, -1 is zlib's default."""
+    data = io.BytesIO()
+    Image.fromarray(array).save(data, format="png", compress_level=level)
+    return data.getvalue()
+
+
+def by(shape: tuple[int, ...]) -> str:
+    """The size of an image or a mask, in words."""
+    return f"{shape[0]}x{shape[1]}"
+
+
+@dataclass(frozen=True)
+class ClassIds:
+    """Decodes masks that hold the class ids themselves, 0 to classes - 1, or 255."""
+
+    classes: int
+
+    def __call__(self, data: bytes, where: str) -> np.ndarray:
+        mask = image.decode_mask(data, where)
+        return known(mask, (mask < self.classes) | (mask == IGNORED), where, self._ids)
+
+    @property
+    def _ids(self) -> str:
+        return f"neither a class (0 to {self.classes - 1}) nor {IGNORED} (ignored)"
+
+
+@dataclass(frozen=True)
+class MappedIds:
+    """Decodes masks that hold ids of another convention."""
+
+    ids: tuple[tuple[int, int], ...]
+    """(id in the file, class id or 255) pairs; 255 itself is ignored, every other id an error."""
+
+    def __call__(self, data: bytes, where: str) -> np.ndarray:
+        mask = image.decode_mask(data, where)
+        table = np.full(256, IGNORED, np.uint8)
+        listed = np.arange(256) == IGNORED
+        for there, here in self.ids:
+            table[there], listed[there] = here, True
+        return table[known(mask, listed[mask], where, "none of this set's ids")]
+
+
+@dataclass(frozen=True)
+class Colors:
+    """Decodes masks that are painted in a colour a class."""
+
+    ids: tuple[tuple[tuple[int, int, int], int], ...]
+    """(RGB, class id or 255) pairs; every other colour is an error."""
+
+    def __call__(self, data: bytes, where: str) -> np.ndarray:
+        painted = image.decode_rgb(data, where).astype(np.int32)
+        packed = painted[..., 0] << 16 | painted[..., 1] << 8 | painted[..., 2]
+        table = {r << 16 | g << 8 | b: here for (r, g, b), here in self.ids}
+        colors, index = np.unique(packed, return_inverse=True)
+        unknown = [color for color in colors.tolist() if color not in table]
+        if unknown:
+            row, column = np.argwhere(packed == unknown[0])[0]
+            color = tuple(painted[row, column].tolist())
+            raise UserError(
+                f"{where}: colour {color} at row {row}, column {column} is none of this set's; "
+                "masks must not be resized by interpolation, nor saved as JPEG"
+            )
+        here = np.array([table[color] for color in colors.tolist()], np.uint8)
+        return here[index].reshape(packed.shape)
+
+
+def known(mask: np.ndarray, listed: np.ndarray, where: str, otherwise: str) -> np.ndarray:
+    """The mask; UserError unless all its values are `listed`, bool [H, W]."""
+    if not listed.all():
+        row, column = np.argwhere(~listed)[0]
+        raise UserError(
+            f"{where}: value {mask[row, column]} at row {row}, column {column} is {otherwise}; "
+            "mend the mask, or the number of classes"
+        )
+    return mask

@@ -1,0 +1,234 @@
+"""The source of all sets read in place: what an example holds, and which masks are refused."""
+
+import io
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from drn_jax.data.files import Files, FolderFiles, MemoryFiles
+from drn_jax.data.sources import (
+    HEADER,
+    ClassIds,
+    Colors,
+    FileSource,
+    MappedIds,
+    MaskFiles,
+    Readable,
+    png,
+)
+from drn_jax.errors import UserError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+IDS = np.random.default_rng(1).choice(np.array([0, 1, 2, 255], np.uint8), size=(6, 8))
+
+
+def encode(picture: Image.Image, form: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def memory(**contents: bytes) -> Files:
+    """Files `<name>.png`, or of whatever form they are."""
+    return MemoryFiles("set.tgz", {f"{name}.png": data for name, data in contents.items()})
+
+
+def source_of(image: bytes, mask: bytes | None = None, **more) -> FileSource:
+    files = memory(image=image, mask=b"" if mask is None else mask)
+    masks = None if mask is None else MaskFiles(files, ("mask.png",), ClassIds(3))
+    return FileSource(files, ("image.png",), masks=masks, **more)
+
+
+def turned(pixels: np.ndarray, orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(Image.fromarray(pixels), "JPEG", quality=100, exif=exif)
+
+
+def error_of(function, *args) -> str:
+    with pytest.raises(UserError) as caught:
+        function(*args)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_example_holds_what_is_given():
+    source = source_of(png(PIXELS), png(IDS))
+    assert isinstance(source, Readable)
+    np.testing.assert_array_equal(source[0]["image"], PIXELS)
+    np.testing.assert_array_equal(source[0]["mask"], IDS)
+    assert set(source[0]) == {"image", "mask"}
+    boxes = (np.array([[0, 1, 2, 3]], np.float32),)
+    full = replace(source, labels=np.array([7]), boxes=boxes)
+    example = full[0]
+    assert (int(example["label"]), example["label"].dtype, example["label"].shape) == (
+        7,
+        np.int32,
+        (),
+    )
+    np.testing.assert_array_equal(example["boxes"], boxes[0])
+    assert (len(full), full.where(0)) == (1, "set.tgz/image.png")
+
+
+def test_changing_an_example_does_not_change_the_source():
+    source = source_of(png(PIXELS), boxes=(np.ones((1, 4), np.float32),))
+    for array in source[0].values():
+        array[:] = 0
+    assert source[0]["boxes"].sum() == 4
+    np.testing.assert_array_equal(source[0]["image"], PIXELS)
+
+
+def test_a_record_is_the_file_as_it_is():
+    data = turned(PIXELS, 6)
+    mask = np.rot90(IDS, -1)
+    record = source_of(data, png(mask), labels=np.array([2])).record(0)
+    assert (record.name, record.image, record.label) == ("image.png", data, 2)
+    np.testing.assert_array_equal(record.mask, mask)
+    bare = source_of(data).record(0)
+    assert (bare.label, bare.boxes, bare.mask) == (None, None, None)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_sizes_are_those_of_the_upright_image(orientation):
+    source = source_of(turned(PIXELS, orientation))
+    assert source.image_size(0) == source[0]["image"].shape[:2]
+    assert source.image_size(0) == ((8, 6) if orientation == 6 else (6, 8))
+
+
+def test_a_turned_image_belongs_with_a_mask_of_its_upright_size():
+    assert source_of(turned(PIXELS, 6), png(np.rot90(IDS)))[0]["mask"].shape == (8, 6)
+    message = error_of(source_of(turned(PIXELS, 6), png(IDS)).__getitem__, 0)
+    assert "image.png is 8x6 pixels, its mask set.tgz/mask.png 6x8" in message
+
+
+def test_sizes_are_none_where_all_are_alike():
+    wide = png(PIXELS)
+    files = memory(a=wide, b=wide, c=png(PIXELS[:5]))
+    assert FileSource(files, ("a.png", "b.png")).sizes() is None
+    assert FileSource(files, ("a.png", "c.png")).sizes() == ((6, 8), (5, 8))
+
+
+def test_a_size_behind_a_long_header_is_found():
+    data = encode(Image.fromarray(PIXELS), "JPEG", icc_profile=bytes(2 * HEADER))
+    assert source_of(data).image_size(0) == (6, 8)
+
+
+def test_an_image_of_another_size_than_its_mask_is_named_with_both():
+    for read in ("__getitem__", "record"):
+        for size in (None, (12, 16)):
+            source = source_of(png(PIXELS), png(IDS[:3]), size=size)
+            message = error_of(getattr(source, read), 0)
+            assert "set.tgz/image.png is 6x8 pixels, its mask set.tgz/mask.png 3x8" in message
+
+
+def test_resizing_keeps_mask_values_and_changes_what_is_stored():
+    source = source_of(png(PIXELS), png(IDS), size=(12, 16))
+    example = source[0]
+    assert example["image"].shape == (12, 16, 3)
+    np.testing.assert_array_equal(example["mask"], IDS.repeat(2, 0).repeat(2, 1))
+    assert source.image_size(0) == (12, 16)
+    assert source.sizes() is None
+    record = source.record(0)
+    stored = np.asarray(Image.open(io.BytesIO(record.image)))
+    np.testing.assert_array_equal(stored, example["image"])
+    np.testing.assert_array_equal(record.mask, example["mask"])
+
+
+def test_shrinking_averages_images():
+    board = np.indices((8, 8)).sum(0, keepdims=True) % 2 * 255
+    board = board.transpose(1, 2, 0).repeat(3, 2).astype(np.uint8)
+    shrunk = source_of(png(board), size=(4, 4))[0]["image"]
+    assert np.abs(shrunk.astype(int) - 127).max() <= 20
+
+
+def test_missing_and_damaged_files_are_named():
+    data = png(PIXELS)
+    for bad, part in ((data[:60], "the image is damaged"), (b"text", "not an image")):
+        assert f"set.tgz/image.png: {part}" in error_of(source_of(bad).__getitem__, 0)
+        assert f"set.tgz/mask.png: {part}" in error_of(source_of(data, bad).__getitem__, 0)
+    gone = FileSource(memory(), ("gone.png",))
+    for read in (gone.__getitem__, gone.record, gone.image_size):
+        assert "set.tgz/gone.png: not in the archive" in error_of(read, 0)
+
+
+def test_sources_survive_pickling(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(PIXELS))
+    (tmp_path / "m.png").write_bytes(png(IDS))
+    files = FolderFiles(str(tmp_path))
+    for decode in (ClassIds(3), MappedIds(((0, 2), (1, 1), (2, 0), (255, 255)))):
+        source = FileSource(files, ("a.png",), masks=MaskFiles(files, ("m.png",), decode))
+        assert source.sizes() is None
+        copy = pickle.loads(pickle.dumps(source))
+        np.testing.assert_array_equal(copy[0]["mask"], source[0]["mask"])
+
+
+# Masks.
+
+
+def test_class_ids_beyond_the_classes_are_named_with_value_and_place():
+    ids = IDS.copy()
+    ids[4, 7] = 3
+    message = error_of(ClassIds(3), png(ids), "m.png")
+    for part in ("m.png: value 3", "row 4, column 7", "0 to 2"):
+        assert part in message
+    np.testing.assert_array_equal(ClassIds(4)(png(ids), "m.png"), ids)
+
+
+def test_mapped_ids_become_classes_and_others_are_named():
+    decode = MappedIds(((7, 0), (8, 255), (255, 255)))
+    mask = decode(png(np.array([[7, 8, 255]], np.uint8)), "m.png")
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, [[0, 255, 255]])
+    message = error_of(decode, png(np.array([[7, 7], [9, 7]], np.uint8)), "m.png")
+    assert "m.png: value 9 at row 1, column 0 is none of this set's ids" in message
+
+
+def test_colors_become_classes_and_others_are_named():
+    # Colours that agree in all channels but one, and whose packed order is not that of the ids.
+    decode = Colors((((128, 0, 0), 0), ((0, 128, 0), 1), ((0, 0, 128), 255), ((0, 0, 0), 2)))
+    painted = np.array([[[0, 128, 0], [0, 0, 0]], [[128, 0, 0], [0, 0, 128]]], np.uint8)
+    mask = decode(png(painted), "m.png")
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, [[1, 2], [0, 255]])
+    painted[1, 0] = 128, 0, 1
+    message = error_of(decode, png(painted), "m.png")
+    assert "m.png: colour (128, 0, 1) at row 1, column 0 is none of this set's" in message
+
+
+def test_palette_masks_are_indices_to_ids_and_colours_to_colors():
+    palette = Image.new("P", (3, 1))
+    palette.putpalette([9, 9, 9, 128, 0, 0, 0, 128, 0])
+    palette.putdata([0, 2, 1])
+    for options in ({}, {"bits": 2}):
+        data = encode(palette, **options)
+        np.testing.assert_array_equal(ClassIds(3)(data, "m.png"), [[0, 2, 1]])
+        colors = Colors((((9, 9, 9), 255), ((128, 0, 0), 0), ((0, 128, 0), 1)))
+        np.testing.assert_array_equal(colors(data, "m.png"), [[255, 1, 0]])
+
+
+def test_colors_under_alpha_count():
+    painted = Image.new("RGBA", (2, 1), (128, 0, 0, 0))
+    np.testing.assert_array_equal(Colors((((128, 0, 0), 4),))(encode(painted), "m"), [[4, 4]])
+
+
+@pytest.mark.parametrize("decode", [ClassIds(3), MappedIds(((0, 0), (1, 1), (2, 2), (255, 255)))])
+def test_masks_of_ids_may_have_16_bits_but_neither_one_nor_three_channels(decode):
+    wide = Image.fromarray(IDS.astype(np.uint16))
+    np.testing.assert_array_equal(decode(encode(wide), "m.png"), IDS)
+    for picture, part in (
+        (Image.fromarray(IDS.astype(np.uint16) + 300), "m.png: mask values 300"),
+        (Image.new("1", (2, 2)), "m.png: a grey mask of fewer than 8 bits is ambiguous"),
+        (Image.new("RGB", (2, 2)), "m.png: a mask holds one class id a pixel"),
+    ):
+        assert part in error_of(decode, encode(picture), "m.png")
+
+
+def test_a_jpeg_of_colors_is_refused_by_its_first_wrong_colour():
+    painted = np.zeros((16, 16, 3), np.uint8)
+    painted[:, 5:] = 200, 30, 40
+    data = encode(Image.fromarray(painted), "JPEG", quality=50)
+    decode = Colors((((0, 0, 0), 0), ((200, 30, 40), 1)))
+    assert "nor saved as JPEG" in error_of(decode, data, "m.png")
