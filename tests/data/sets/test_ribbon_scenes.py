@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from drn_jax import data
-from drn_jax.data import digit_scenes, ribbon_scenes
+from drn_jax.data.sets import digit_scenes, ribbon_scenes
 
 
 @pytest.fixture(scope="module")

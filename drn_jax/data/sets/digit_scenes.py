@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from drn_jax.data import drawing
 from drn_jax.data.dataset import Dataset, Example
 from drn_jax.data.image import decode_mask, decode_rgb
+from drn_jax.data.sets import drawing
 
 SIZE = 64
 TRAIN, VALIDATION = 6000, 1000
@@ -105,13 +105,13 @@ def scene(
 
 
 def _example(record: Any, where: str) -> Example:
-    """A record as an example with `image`, `mask`, `label` and `box`."""
+    """A record as an example with `image`, `mask`, `label` and `boxes`."""
     y1, x1, y2, x2 = record["box"]
     return {
         "image": decode_rgb(record["image"], where),
         "mask": decode_mask(record["mask"], where),
         "label": np.array(record["label"], np.int32),
-        "box": np.array([x1, y1, x2, y2], np.float32) * SIZE,
+        "boxes": np.array([[x1, y1, x2, y2]], np.float32) * SIZE,
     }
 
 

@@ -13,7 +13,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from drn_jax.data import sources
 from drn_jax.data.dataset import Example, Source
+from drn_jax.data.prepared import Records
 
 STRETCH = 1.2
 """Most that a digit is made wider, and over which it is made narrower."""
@@ -105,24 +107,8 @@ def resize(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def png(array: np.ndarray, level: int = -1) -> io.BytesIO:
-    """An image or a mask, uint8, as a PNG file; `level` 1 (fastest) to 9, -1 is zlib's default."""
-    data = io.BytesIO()
-    Image.fromarray(array).save(data, format="png", compress_level=level)
-    data.seek(0)
-    return data
-
-
-class _Records:
-    """The prepared records of a split as a `dataset.Source`."""
-
-    def __init__(self, records: Any, name: str, decode: Callable[[Any, str], Example]) -> None:
-        self._records, self._name, self._decode = records, name, decode
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Example:
-        return self._decode(self._records[index], f"{self._name}, record {index}")
+    """An image or a mask as TFDS takes it; see `sources.png`."""
+    return io.BytesIO(sources.png(array, level))
 
 
 def prepared(
@@ -143,6 +129,7 @@ def prepared(
     raw = {name: tfds.decode.SkipDecoding() for name in pictures}
 
     def split(name: str) -> Source:
-        return _Records(builder.as_data_source(name, decoders=raw), builder.name, decode)
+        records = builder.as_data_source(name, decoders=raw)
+        return Records(records, f"{builder.name}, {name}", decode)
 
     return split("train"), split("validation")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from drn_jax.data import digit_scenes
+from drn_jax.data.sets import digit_scenes
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +110,13 @@ def test_the_prepared_set_reads_back_the_scenes_that_were_made(tmp_path, monkeyp
             example = source[index]
             mask, box, label = made.pop(example["image"].tobytes())
             np.testing.assert_array_equal(example["mask"], mask)
-            np.testing.assert_allclose(example["box"], box, atol=1e-4)
+            np.testing.assert_allclose(example["boxes"], [box], atol=1e-4)
             assert example["label"] == label
             assert {name: array.dtype.name for name, array in example.items()} == {
                 "image": "uint8",
                 "mask": "uint8",
                 "label": "int32",
-                "box": "float32",
+                "boxes": "float32",
             }
         assert not made
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from drn_jax.data import drawing
 from drn_jax.data.dataset import Dataset, Example
 from drn_jax.data.image import decode_mask, decode_rgb
+from drn_jax.data.sets import drawing
 
 SIZE = 256
 TRAIN, VALIDATION = 480, 120

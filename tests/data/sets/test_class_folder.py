@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drn_jax.data import class_folder
+from drn_jax.data.dataset import Dataset
+from drn_jax.data.findings import Findings
+from drn_jax.data.sets import class_folder
 from drn_jax.errors import UserError
 
 
@@ -26,17 +28,25 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load_error(folder: Path) -> str:
+def read(folder: Path) -> Dataset:
+    """The set, which has no fault."""
+    findings = Findings()
+    data = class_folder.read(str(folder), findings)
+    assert (findings.faults, findings.warnings) == ([], {})
+    return data
+
+
+def read_error(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
-        class_folder.load(str(folder))
+        class_folder.read(str(folder), Findings())
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_sorted_train_folders_are_the_labels_of_both_splits(folder):
-    data = class_folder.load(str(folder))
+    data = read(folder)
     assert data.classes == ("ant", "bee", "cat")
-    assert data.validation_sizes is None
+    assert data.validation_sizes() is None
     train = [data.train[i] for i in range(len(data.train))]
     assert [int(example["image"][0, 0, 0]) for example in train] == [0, 1, 10, 11, 20, 21]
     for source in (data.train, data.validation):
@@ -55,7 +65,7 @@ def test_images_in_subfolders_count_and_other_files_do_not(folder):
     save(folder / "train/.hidden/d.png", 99)
     (folder / "train/bee/notes.txt").write_text("no image")
     (folder / "train/list.txt").write_text("no class")
-    data = class_folder.load(str(folder))
+    data = read(folder)
     assert data.classes == ("ant", "bee", "cat")
     assert len(data.train) == 7
     assert sum(int(data.train[i]["label"]) == 1 for i in range(7)) == 3
@@ -64,32 +74,46 @@ def test_images_in_subfolders_count_and_other_files_do_not(folder):
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_missing_split_is_named(folder, split):
     (folder / split).rename(folder / "elsewhere")
-    assert f"{folder / split}: no such folder" in load_error(folder)
+    assert f"{folder / split}: no such folder" in read_error(folder)
 
 
 def test_split_without_classes_is_named(folder):
     (folder / "val").rename(folder / "elsewhere")
     (folder / "val").mkdir()
-    assert f"{folder / 'val'}: has no class" in load_error(folder)
+    assert f"{folder / 'val'}: has no class" in read_error(folder)
 
 
-def test_validation_class_unknown_to_training_is_named(folder):
+def test_split_without_an_image_is_named(folder):
+    for path in (folder / "val").rglob("*.*"):
+        path.unlink()
+    assert f"{folder / 'val'}: holds no image" in read_error(folder)
+
+
+def test_validation_class_unknown_to_training_is_a_fault_and_left_out(folder):
     save(folder / "val" / "dog" / "x.png", 0)
-    message = load_error(folder)
-    assert str(folder / "val" / "dog") in message
-    assert "no class dog" in message
+    findings = Findings()
+    data = class_folder.read(str(folder), findings)
+    (fault,) = findings.faults
+    assert fault.startswith(f"{folder / 'val' / 'dog'}: ")
+    assert "no class dog" in fault
+    assert data.validation.names == ("val/ant/y.png", "val/cat/x.bmp")
 
 
-@pytest.mark.parametrize("name", ["train/eel", "val/bee"])
-def test_empty_class_is_named(folder, name):
+@pytest.mark.parametrize(("name", "classes"), [("train/bit", 4), ("val/bee", 3)])
+def test_empty_class_is_a_fault_and_keeps_its_label(folder, name, classes):
     (folder / name).mkdir()
-    assert f"{folder / name}: holds no image" in load_error(folder)
+    findings = Findings()
+    data = class_folder.read(str(folder), findings)
+    (fault,) = findings.faults
+    assert fault.startswith(f"{folder / name}: holds no image")
+    assert len(data.classes) == classes
+    assert data.classes[int(data.validation[1]["label"])] == "cat"
 
 
 def test_damaged_image_is_named_when_read(folder):
     path = folder / "train/ant/a.png"
     path.write_text("text")
-    source = class_folder.load(str(folder)).train
+    source = read(folder).train
     with pytest.raises(UserError, match="not an image") as caught:
         source[0]
     assert str(path) in str(caught.value)

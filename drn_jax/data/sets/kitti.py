@@ -1,0 +1,136 @@
+"""KITTI's street scenes with masks: those of Ros et al. 2015, and the semantic benchmark's.
+
+`read`: 100 training and 46 validation images in 11 classes, from adas.cvc.uab.es/s2uad, as a .zip
+of any name or its folder:
+  `Training_00/RGB/*.png`, `Validation_07/RGB/*.png`: images
+  `Training_00/GT_ind/`, `Validation_07/GT_ind/`: masks of ids of the same names; or, without them,
+      `GT/`: painted masks
+These are the images of the Context paper's Table 6.
+
+`read_semantics`: 200 images in Cityscapes' 19 classes, from cvlibs.net/datasets/kitti, as
+`data_semantics.zip` or its folder:
+  `training/image_2/000000_10.png`: images; those of KITTI's other sets (`_11.png`) are
+      passed over
+  `training/semantic/000000_10.png`: masks of Cityscapes' labelIds
+The benchmark has no validation split: here it is every fifth image, 000004, 000009, ..., 000199 (40
+of 200). The labels of `testing` are not public: it is not read.
+"""
+
+import os
+import re
+
+from drn_jax.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
+from drn_jax.data.files import Files, FolderFiles, zip_files
+from drn_jax.data.findings import Findings
+from drn_jax.data.labels.cityscapes import CITYSCAPES
+from drn_jax.data.labels.kitti import KITTI
+from drn_jax.data.pairs import Keyed, paired
+from drn_jax.data.sources import Colors, FileSource, MappedIds
+from drn_jax.errors import UserError
+
+MEAN = (91.347 / 255, 95.551 / 255, 96.194 / 255)
+"""Of the Context paper's training images (fyu/dilation lists it as BGR in 0..255). No deviations
+are published with it: ImageNet's take their place."""
+
+
+def read(directory: str, findings: Findings) -> Dataset:
+    """The images of Ros et al., from a folder that holds the .zip or the folders, or from the .zip.
+
+    Raises: UserError if neither is there, an archive is damaged, or a split has no example.
+    """
+    files = _open(directory, "Training_00/RGB", "the .zip of Ros et al. (adas.cvc.uab.es/s2uad)")
+
+    def source(split: str) -> FileSource:
+        images = _pngs(files, f"{split}/RGB")
+        decode, masks = MappedIds(KITTI.ids()), _pngs(files, f"{split}/GT_ind")
+        if not masks:
+            decode, masks = Colors(KITTI.color_ids()), _pngs(files, f"{split}/GT")
+        return paired(split, Keyed(files, images), Keyed(files, masks), decode, findings)
+
+    train, validation = source("Training_00"), source("Validation_07")
+    return Dataset(
+        name="kitti",
+        classes=KITTI.names,
+        train=train,
+        validation=validation,
+        mean=MEAN,
+        std=IMAGENET_STD,
+        colors=KITTI.colors,
+        train_sizes=train.sizes,
+        validation_sizes=validation.sizes,
+    )
+
+
+def read_semantics(directory: str, findings: Findings) -> Dataset:
+    """The semantic benchmark, from a folder that holds the .zip or the folders, or from the .zip,
+    with ImageNet's mean and standard deviation: none are published.
+
+    Raises: as `read`.
+    """
+    files = _open(directory, "training/semantic", "data_semantics.zip (cvlibs.net/datasets/kitti)")
+
+    def source(split: str, validation: bool) -> FileSource:
+        images, masks = (
+            Keyed(files, {k: v for k, v in names.items() if _is_validation(k) == validation})
+            for names in (_frames(files, "training/image_2"), _frames(files, "training/semantic"))
+        )
+        return paired(split, images, masks, MappedIds(CITYSCAPES.ids()), findings)
+
+    train, validation = source("training", False), source("validation", True)
+    return Dataset(
+        name="kitti_semantics",
+        classes=CITYSCAPES.names,
+        train=train,
+        validation=validation,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        colors=CITYSCAPES.colors,
+        train_sizes=train.sizes,
+        validation_sizes=validation.sizes,
+    )
+
+
+def _frames(files: Files, folder: str) -> dict[str, str]:
+    """The images or masks of the semantic benchmark, by name."""
+    pngs = _pngs(files, folder)
+    return {key: name for key, name in pngs.items() if re.fullmatch(r"\d+_10", key)}
+
+
+def _is_validation(key: str) -> bool:
+    """Whether the image is a fifth one. By its number, not by its place: so the split stays what it
+    is when an image is missing."""
+    return int(key.removesuffix("_10")) % 5 == 4
+
+
+def _open(directory: str, folder: str, archive: str) -> Files:
+    """The files around a folder of the layout: in `directory`, in a folder or a .zip in it, or in
+    the .zip that it is itself."""
+    if not os.path.exists(directory):
+        raise UserError(f"{directory}: no such folder or .zip; check the path")
+    if os.path.isfile(directory):
+        tops, zips = [], [directory]
+    else:
+        below = [os.path.join(directory, name) for name in sorted(os.listdir(directory))]
+        tops = [directory, *(path for path in below if os.path.isdir(path))]
+        zips = [path for path in below if path.lower().endswith(".zip") and os.path.isfile(path)]
+    for top in tops:
+        if os.path.isdir(os.path.join(top, *folder.split("/"))):
+            return FolderFiles(top)
+    for path in zips:
+        for name in zip_files(path).under(""):
+            top, found, _ = f"/{name}".partition(f"/{folder}/")
+            if found:
+                return zip_files(path, f"{top}/".removeprefix("/"))
+    raise UserError(
+        f"{directory}: neither has the folder {folder} nor holds {archive}; fetch it and put it "
+        "there"
+    )
+
+
+def _pngs(files: Files, folder: str) -> dict[str, str]:
+    """The PNGs of a folder by name without .png."""
+    return {
+        name.split("/")[-1][: -len(".png")]: name
+        for name in files.under(folder)
+        if name.lower().endswith(".png")
+    }

@@ -1,0 +1,332 @@
+"""Segmentation sets in fyu/drn's list layout.
+
+A folder with
+  `train_images.txt`, `train_labels.txt`, `val_images.txt`, `val_labels.txt`: a path a line,
+      relative to the folder; line i of the labels belongs to line i of the images; optionally
+      `test_images.txt` and `test_labels.txt`
+  `info.json`: `mean` and `std` of the training images, RGB in [0, 1]; optionally `classes`, their
+      names in the order of the ids, and `colors`, an [r, g, b] each
+
+Everything that can be told without decoding a pixel is checked at once by `read`, with a look into
+the header of every file.
+"""
+
+import bisect
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from drn_jax.data import image
+from drn_jax.data.dataset import IGNORED, Dataset
+from drn_jax.data.files import Files, FolderFiles
+from drn_jax.data.findings import Findings
+from drn_jax.data.labels.space import RGB, LabelSpace
+from drn_jax.data.sources import ClassIds, Decode, FileSource, MappedIds, MaskFiles, by
+from drn_jax.errors import UserError
+
+NEARLY_ALL = 0.9
+"""The part of the lines that must follow a rule for the others to count as mistakes."""
+
+Classes = tuple[str, ...] | int | LabelSpace | None
+
+
+class Line(NamedTuple):
+    """A line of a list."""
+
+    number: int
+    """From 1."""
+    name: str
+    """The path, with forward slashes."""
+
+    @property
+    def stem(self) -> str:
+        """The file's name without its folder and its ending."""
+        return os.path.splitext(self.name.rpartition("/")[2])[0]
+
+
+def read(
+    folder: str, findings: Findings, classes: Classes = None, order: tuple[str, ...] = ()
+) -> Dataset:
+    """The data set in `folder`.
+
+    Args:
+      folder: see the module.
+      classes: the names of the classes in the order of their ids; or how many there are, then their
+        names are those of info.json or else `class 0`, `class 1`, ...; or the label space that
+        they belong to, then info.json may name them in any order and by their aliases, and the
+        masks are mapped to the space's own order, which they have if info.json names none; or None,
+        then info.json must name them.
+      order: the names that stand in for those of info.json if it has none: the order in which sets
+        of this kind are in circulation.
+
+    Raises:
+      UserError: the folder, a list or info.json is missing or malformed; `classes` contradicts
+        info.json; a split has no example.
+    """
+    if not os.path.isdir(folder):
+        raise UserError(f"{folder}: no such folder; check the path")
+    info_path = os.path.join(folder, "info.json")
+    info = _read_info(info_path)
+    names, decode = _classes(classes, _listed_classes(info, order), info_path)
+    colors = _colors(info.get("colors"), len(names), info_path)
+    splits = _Splits(FolderFiles(folder), decode, findings, {})
+    train, validation = splits.read("train"), splits.read("val")
+    return Dataset(
+        name=os.path.basename(os.path.abspath(folder)),
+        classes=names,
+        train=train,
+        validation=validation,
+        test=splits.read("test") if os.path.exists(splits.lists("test")[0]) else None,
+        mean=_triple(info, "mean", info_path, _is_fraction, "in [0, 1]"),
+        std=_triple(info, "std", info_path, lambda x: _is_fraction(x) and x > 0, "in (0, 1]"),
+        colors=classes.colors if isinstance(classes, LabelSpace) else colors,
+        validation_sizes=validation.sizes,
+        train_sizes=train.sizes,
+    )
+
+
+@dataclass(frozen=True)
+class _Splits:
+    """Reads the splits one after the other."""
+
+    files: Files
+    decode: Decode
+    findings: Findings
+    listed: dict[str, str]
+    """The images that were read already, and the line that lists each."""
+
+    def lists(self, split: str) -> tuple[str, str]:
+        """The paths of the lists of images and labels."""
+        return self.files.where(f"{split}_images.txt"), self.files.where(f"{split}_labels.txt")
+
+    def read(self, split: str) -> FileSource:
+        """The examples that hold what they should."""
+        image_list, label_list = self.lists(split)
+        images, labels = _read_list(image_list), _read_list(label_list)
+        if len(images) != len(labels):
+            self.findings.fault(
+                f"{image_list} lists {len(images)} files, {label_list} {len(labels)}: line i of "
+                "both must belong together; mend the lists"
+            )
+            pairs = self._by_stem(image_list, images, label_list, labels)
+        else:
+            pairs = self._by_line(image_list, images, label_list, labels)
+        kept = [pair for pair in pairs if self._is_sound(*pair, image_list, label_list)]
+        if not kept:
+            raise UserError(f"{image_list}: no example is left of it; mend what it lists")
+        return FileSource(
+            self.files,
+            tuple(image.name for image, _ in kept),
+            masks=MaskFiles(self.files, tuple(label.name for _, label in kept), self.decode),
+        )
+
+    def _by_line(
+        self, image_list: str, images: list[Line], label_list: str, labels: list[Line]
+    ) -> list[tuple[Line, Line]]:
+        """The pairs, but for those whose stems don't belong together where nearly all others do."""
+        pairs = list(zip(images, labels, strict=True))
+        endings = [_endings(a.stem, b.stem) for a, b in pairs]
+        usual, count = Counter(endings).most_common(1)[0]
+        if count < NEARLY_ALL * len(pairs):
+            return pairs
+        for (a, b), ending in zip(pairs, endings, strict=True):
+            if ending != usual:
+                self.findings.fault(
+                    f"{image_list}: line {a.number} pairs {a.name} with {b.name} in {label_list}, "
+                    "but in nearly all other lines the names belong together; mend the lists"
+                )
+        return [pair for pair, ending in zip(pairs, endings, strict=True) if ending == usual]
+
+    def _by_stem(
+        self, image_list: str, images: list[Line], label_list: str, labels: list[Line]
+    ) -> list[tuple[Line, Line]]:
+        """The pairs of lists of unequal length: by their stems, or if few match, line by line."""
+        stems = sorted(label.stem for label in labels)
+        usual = Counter(_nearest(a.stem, stems) for a in images).most_common(1)[0][0]
+        own, other = usual
+        by_core = {b.stem.removesuffix(other): b for b in labels if b.stem.endswith(other)}
+        cores = [(a, a.stem.removesuffix(own)) for a in images if a.stem.endswith(own)]
+        pairs = [(a, by_core[core]) for a, core in cores if core in by_core]
+        # The same stem in several folders, say, is no ground to go by.
+        unique = len({b.name for _, b in pairs}) == len(pairs) and len(by_core) == len(labels)
+        if not unique or len(pairs) < NEARLY_ALL * min(len(images), len(labels)):
+            return list(zip(images, labels, strict=False))
+        for path, lines, paired, what in (
+            (image_list, images, {a.name for a, _ in pairs}, "label"),
+            (label_list, labels, {b.name for _, b in pairs}, "image"),
+        ):
+            for line in lines:
+                if line.name not in paired:
+                    self.findings.fault(
+                        f"{path}: line {line.number}: {line.name} has no {what} of its name; add "
+                        "it or unlist the file"
+                    )
+        return pairs
+
+    def _is_sound(self, a: Line, b: Line, image_list: str, label_list: str) -> bool:
+        """Whether image and label are there, of one size, and not listed before."""
+        here, key = f"{image_list}: line {a.number}", os.path.normpath(a.name)
+        if key in self.listed:
+            self.findings.fault(
+                f"{here}: {a.name} is listed before, in {self.listed[key]}; an image may serve "
+                "once, in one split: unlist it"
+            )
+            return False
+        self.listed[key] = here
+        image_size, label_size = self._size(a, image_list), self._size(b, label_list)
+        if image_size is None or label_size is None:
+            return False
+        if image_size != label_size:
+            self.findings.fault(
+                f"{self.files.where(a.name)} is {by(image_size)} pixels, its label "
+                f"{self.files.where(b.name)} {by(label_size)}: they must be of one size "
+                "(height x width)"
+            )
+        return image_size == label_size
+
+    def _size(self, line: Line, path: str) -> tuple[int, int] | None:
+        """(height, width) by the file's header; None, and a fault, if there is no such image."""
+        if line.name not in self.files:
+            self.findings.fault(
+                f"{self.files.where(line.name)}: listed in {path}, line {line.number}, but "
+                "missing; restore it or unlist it"
+            )
+            return None
+        try:
+            return FileSource(self.files, (line.name,)).image_size(0)
+        except UserError as error:
+            self.findings.fault(str(error))
+            return None
+
+
+def _endings(a: str, b: str) -> tuple[str, str]:
+    """What is left of two names behind what they have in common at their start."""
+    common = next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
+    return a[common:], b[common:]
+
+
+def _nearest(stem: str, stems: list[str]) -> tuple[str, str]:
+    """The endings of a name and of the one, in a sorted list, that shares most of its start."""
+    place = bisect.bisect_left(stems, stem)
+    around = stems[max(0, place - 1) : place + 2]
+    return min((_endings(stem, other) for other in around), key=lambda ends: len(ends[0]))
+
+
+def _read_text(path: str) -> str:
+    if not os.path.exists(path):
+        raise UserError(
+            f"{path}: missing; the list layout needs train_images.txt, train_labels.txt, "
+            "val_images.txt, val_labels.txt and info.json"
+        )
+    try:
+        return image.read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8 ({error.reason}); save it so") from error
+
+
+def _read_list(path: str) -> list[Line]:
+    stripped = enumerate(map(str.strip, _read_text(path).splitlines()), start=1)
+    lines = [Line(number, name) for number, name in stripped if name]
+    if not lines:
+        raise UserError(f"{path}: lists no file; write one path a line, relative to its folder")
+    return lines
+
+
+def _read_info(path: str) -> dict[str, Any]:
+    text = _read_text(path)
+    try:
+        info = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}: malformed JSON at line {error.lineno}, column {error.colno} ({error.msg})"
+        ) from error
+    if not isinstance(info, dict):
+        raise UserError(f"{path}: must be a JSON object with mean and std")
+    return info
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and 0 <= value <= 1
+
+
+def _triple(
+    info: dict[str, Any], field: str, path: str, accepts: Callable[[Any], bool], span: str
+) -> tuple[float, float, float]:
+    if field not in info:
+        raise UserError(f"{path}: field {field} is missing; add the three channel values, RGB")
+    value = info[field]
+    if not isinstance(value, list) or len(value) != 3 or not all(accepts(x) for x in value):
+        raise UserError(f"{path}: {field} must be three numbers {span}, not {json.dumps(value)}")
+    red, green, blue = (float(x) for x in value)
+    return red, green, blue
+
+
+def _listed_classes(info: dict[str, Any], order: tuple[str, ...]) -> Any:
+    listed = info.get("classes")
+    return list(order) if listed is None and order else listed
+
+
+def _classes(asked: Classes, listed: Any, path: str) -> tuple[tuple[str, ...], Decode]:
+    """The names of the classes and what decodes the masks, from what the caller and info.json
+    say, which must agree."""
+    if listed is not None and (
+        not isinstance(listed, list) or not all(isinstance(name, str) for name in listed)
+    ):
+        raise UserError(f"{path}: classes must be a list of names")
+    if not isinstance(asked, LabelSpace):
+        names = _class_names(asked, listed, path)
+        return names, ClassIds(len(names))
+    if listed is None or tuple(listed) == asked.names:
+        return asked.names, ClassIds(len(asked.names))
+    return asked.names, MappedIds(asked.reordered(listed, path))
+
+
+def _class_names(
+    asked: tuple[str, ...] | int | None, listed: list[str] | None, path: str
+) -> tuple[str, ...]:
+    if listed is not None:
+        names = tuple(listed)
+    elif asked is None:
+        raise UserError(f"{path}: field classes is missing; add the names of the classes")
+    else:
+        names = tuple(f"class {i}" for i in range(asked)) if isinstance(asked, int) else asked
+    if not 1 <= len(names) <= IGNORED:
+        raise UserError(
+            f"{path}: {len(names)} classes; the ids of a mask leave room for 1 to {IGNORED}"
+        )
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise UserError(f"{path}: names class {name!r} {times} times; give each its own name")
+    count = len(asked) if isinstance(asked, tuple) else asked
+    if count is not None and len(names) != count:
+        raise UserError(f"{path}: names {len(names)} classes, but {count} were asked for")
+    if isinstance(asked, tuple):
+        for i, (ours, theirs) in enumerate(zip(asked, names, strict=True)):
+            if ours != theirs:
+                raise UserError(
+                    f"{path}: class {i} is {theirs!r}, but {ours!r} was asked for; use one order"
+                )
+    return names
+
+
+def _colors(value: Any, classes: int, path: str) -> tuple[RGB, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != classes:
+        raise UserError(f"{path}: colors must be a list of {classes} [r, g, b], one a class")
+    for i, color in enumerate(value):
+        if (
+            not isinstance(color, list)
+            or len(color) != 3
+            or not all(isinstance(x, int) and 0 <= x <= 255 for x in color)
+        ):
+            raise UserError(
+                f"{path}: color {i} must be three integers in 0..255, not {json.dumps(color)}"
+            )
+    return tuple((red, green, blue) for red, green, blue in value)
