@@ -1,0 +1,370 @@
+"""A prepared set holds what the source holds, is whole or not there, goes on when interrupted."""
+
+import io
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from drn_jax.data import prepared
+from drn_jax.data.dataset import Dataset
+from drn_jax.data.files import FolderFiles
+from drn_jax.data.sources import ClassIds, FileSource, MaskFiles
+from drn_jax.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+CLASSES = ("road", "sky", "car")
+
+
+def write(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+
+
+@pytest.fixture
+def streets(tmp_path):
+    """Seven training and three validation images, of two sizes, as JPEG, with masks as PNG."""
+    rng = np.random.default_rng(0)
+    sources = {}
+    for split, count in (("train", 7), ("validation", 3)):
+        names, masks = [], []
+        for i in range(count):
+            shape = (12, 16) if i % 2 else (9, 11)
+            names.append(f"{split}/{i}.jpg")
+            masks.append(f"{split}/{i}.png")
+            write(tmp_path / "raw" / names[-1], rng.integers(0, 256, (*shape, 3), dtype=np.uint8))
+            mask = rng.integers(0, 3, shape).astype(np.uint8)
+            mask[0] = 255
+            write(tmp_path / "raw" / masks[-1], mask)
+        files = FolderFiles(str(tmp_path / "raw"))
+        sources[split] = FileSource(
+            files, tuple(names), masks=MaskFiles(files, tuple(masks), ClassIds(3))
+        )
+    return described(sources)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Five training images with labels and boxes, and a validation image."""
+    rng = np.random.default_rng(1)
+    sources = {}
+    for split, count in (("train", 5), ("validation", 1)):
+        names = tuple(f"{split}/{i}.jpg" for i in range(count))
+        for name in names:
+            write(tmp_path / "raw" / name, rng.integers(0, 256, (8, 9, 3), dtype=np.uint8))
+        boxes = tuple(np.full((i % 3, 4), i, np.float32) for i in range(count))
+        labels = np.arange(count, dtype=np.int32) % 3
+        sources[split] = FileSource(FolderFiles(str(tmp_path / "raw")), names, labels, boxes)
+    return described(sources)
+
+
+def described(sources):
+    return Dataset(
+        "made",
+        CLASSES,
+        sources["train"],
+        sources["validation"],
+        (0.1, 0.2, 0.3),
+        (0.4, 0.5, 0.6),
+        ((1, 2, 3), (4, 5, 6), (7, 8, 9)),
+        validation_sizes=sources["validation"].sizes,
+        train_sizes=sources["train"].sizes,
+    )
+
+
+def prepare(dataset, place, **options):
+    return prepared.prepare("made", dataset, dataset.splits, place, **options)
+
+
+def assert_same_examples(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert set(one) == set(other)
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key])
+            assert one[key].dtype == other[key].dtype
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_a_prepared_set_holds_what_the_source_holds_in_its_order(task, request, tmp_path):
+    dataset = request.getfixturevalue("streets" if task == "segmentation" else "photographs")
+    folder = prepare(dataset, tmp_path / "data")
+    assert folder == tmp_path / "data" / "made" / prepared.VERSION
+    found = prepared.load(folder, "made", task)
+    for split, source in dataset.splits.items():
+        assert_same_examples(list(found.splits[split]), list(source))
+    for field in ("classes", "mean", "std", "colors"):
+        assert getattr(found, field) == getattr(dataset, field)
+    if task == "segmentation":
+        assert found.validation_sizes() == ((9, 11), (12, 16), (9, 11))
+        assert found.train_sizes() == dataset.train_sizes()
+
+
+def test_the_files_of_the_images_are_stored_as_they_are(streets, tmp_path):
+    folder = prepare(streets, tmp_path)
+    raw = {"image": tfds.decode.SkipDecoding(), "mask": tfds.decode.SkipDecoding()}
+    records = tfds.builder_from_directory(folder).as_data_source("train", decoders=raw)
+    for record, name in zip(records, streets.train.names, strict=True):
+        assert record["name"].decode() == name
+        assert record["image"] == streets.train.files.read(name)
+
+
+def test_tfds_finds_a_prepared_set_by_its_name(streets, tmp_path):
+    prepare(streets, tmp_path)
+    assert len(tfds.data_source("made", data_dir=tmp_path, split="validation")) == 3
+
+
+def test_shards_split_the_examples_without_loss(streets, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared, "SHARD_BYTES", 1500)
+    folder = prepare(streets, tmp_path)
+    assert len(list(folder.glob("made-train.*"))) > 2
+    assert_same_examples(
+        list(prepared.load(folder, "made", "segmentation").train), list(streets.train)
+    )
+
+
+def test_a_prepared_source_survives_pickling_and_threads(streets, tmp_path):
+    source = prepared.load(prepare(streets, tmp_path), "made", "segmentation").train
+    expected = list(source)
+    assert_same_examples(list(pickle.loads(pickle.dumps(source))), expected)
+    found = [None] * 7
+    threads = [
+        threading.Thread(target=lambda i=i: found.__setitem__(i, source[i])) for i in range(7)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert_same_examples(found, expected)
+
+
+class Stopping:
+    """A source that is interrupted at its n-th record."""
+
+    def __init__(self, source, at):
+        self.source, self.left = source, at
+        self.names, self.where, self.sizes = source.names, source.where, source.sizes
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        return self.source[index]
+
+    def record(self, index):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return self.source.record(index)
+
+
+@pytest.mark.parametrize("at", range(8, 15))
+def test_an_interrupted_preparation_never_looks_finished_and_goes_on(
+    streets, tmp_path, monkeypatch, at
+):
+    monkeypatch.setattr(prepared, "SHARD_BYTES", 1500)
+    whole = prepare(streets, tmp_path / "whole")
+    stopping = replace(streets, train=Stopping(streets.train, at))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(stopping, tmp_path / "data")
+    assert prepared.find(str(tmp_path / "data"), "made") is None
+    draft = prepared.interrupted(str(tmp_path / "data"), "made")
+    done = {path: path.stat().st_mtime_ns for path in draft.glob("made-*-of-0000?")}
+    folder = prepare(streets, tmp_path / "data")
+    for path, written in done.items():
+        assert (folder / path.name).stat().st_mtime_ns == written
+    assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
+    assert_same_examples(
+        list(prepared.load(folder, "made", "segmentation").train), list(streets.train)
+    )
+
+
+KILLED = """
+import os, pickle, signal, sys
+from dataclasses import replace
+from drn_jax.data import prepared
+sys.path.insert(0, sys.argv[3])
+from kill import Killing
+dataset = pickle.load(open(sys.argv[1], "rb"))
+prepared.SHARD_BYTES = 1500
+dataset = replace(dataset, train=Killing(dataset.train))
+prepared.prepare("made", dataset, dataset.splits, sys.argv[2])
+"""
+
+
+def test_a_preparation_that_is_killed_never_looks_finished_and_goes_on(
+    streets, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(prepared, "SHARD_BYTES", 1500)
+    (tmp_path / "kill.py").write_text(
+        textwrap.dedent("""
+        import os, signal
+
+        class Killing:
+            def __init__(self, source):
+                self.source, self.left = source, 13
+                self.names, self.where, self.sizes = source.names, source.where, source.sizes
+
+            def __len__(self):
+                return len(self.source)
+
+            def record(self, index):
+                self.left -= 1
+                if not self.left:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return self.source.record(index)
+        """)
+    )
+    (tmp_path / "set.pickle").write_bytes(pickle.dumps(streets))
+    place = tmp_path / "data"
+    arguments = [tmp_path / "set.pickle", place, tmp_path]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    assert prepared.find(str(place), "made") is None
+    draft = prepared.interrupted(str(place), "made")
+    assert list(draft.glob("*.tmp"))
+    folder = prepare(streets, place)
+    assert not list(folder.glob("*.tmp"))
+    assert_same_examples(
+        list(prepared.load(folder, "made", "segmentation").train), list(streets.train)
+    )
+
+
+def test_shards_of_other_files_are_not_taken_over(streets, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        prepare(replace(streets, train=Stopping(streets.train, 9)), tmp_path)
+    fewer = replace(streets, train=replace(streets.train, names=streets.train.names[:3]))
+    said = []
+    folder = prepare(fewer, tmp_path, say=said.append)
+    assert any("written anew" in line for line in said)
+    assert len(prepared.load(folder, "made", "segmentation").train) == 3
+
+
+def test_a_prepared_set_is_not_written_again(streets, tmp_path):
+    folder = prepare(streets, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    said = []
+    assert prepare(streets, tmp_path, say=said.append) == folder
+    assert "delete it" in said[0]
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_progress_counts_every_example_once(streets, tmp_path):
+    counts = []
+
+    def progress(items, total, title):
+        items = list(items)
+        counts.append((title, total, len(items)))
+        return items
+
+    prepare(streets, tmp_path, progress=progress)
+    assert counts == [("made: train", 7, 7), ("made: validation", 3, 3)]
+
+
+def test_a_mask_that_cannot_be_read_stops_the_preparation_by_name(streets, tmp_path):
+    (tmp_path / "raw/train/3.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"3\.png: not an image"):
+        prepare(streets, tmp_path / "data")
+    assert prepared.find(str(tmp_path / "data"), "made") is None
+
+
+def test_the_newest_version_is_found_below_the_directory_or_in_it(streets, tmp_path):
+    folder = prepare(streets, tmp_path)
+    newer = folder.with_name("1.10.0")
+    shutil.copytree(folder, newer)
+    shutil.copytree(folder, folder.with_name("1.9.0"))
+    assert prepared.find(str(tmp_path), "other", "made") == newer
+    assert prepared.find(str(folder), "made") == folder
+    assert prepared.find(str(tmp_path), "other") is None
+
+
+def test_a_set_of_another_name_or_task_is_refused(streets, tmp_path):
+    folder = prepare(streets, tmp_path)
+    with pytest.raises(UserError, match="holds made, not camvid"):
+        prepared.load(folder, "camvid", "segmentation")
+    with pytest.raises(UserError, match="classification needs image and label"):
+        prepared.load(folder, "made", "classification")
+
+
+def test_a_missing_shard_is_named(streets, tmp_path):
+    folder = prepare(streets, tmp_path)
+    (shard,) = folder.glob("made-train.*")
+    shard.unlink()
+    with pytest.raises(UserError, match=rf"{shard.name}: missing; delete"):
+        prepared.load(folder, "made", "segmentation")
+
+
+def test_a_damaged_image_in_a_record_is_named(tmp_path, streets):
+    (tmp_path / "raw/train/2.jpg").write_bytes((tmp_path / "raw/train/2.jpg").read_bytes()[:-60])
+    source = prepared.load(prepare(streets, tmp_path), "made", "segmentation").train
+    with pytest.raises(UserError, match=r"record 2 \(train/2\.jpg\): the image is damaged"):
+        source[2]
+
+
+class Imagenet2012(tfds.core.GeneratorBasedBuilder):
+    """As TFDS's own builder of that name describes its records."""
+
+    VERSION = tfds.core.Version("5.1.0")
+
+    def _info(self):
+        features = tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(encoding_format="jpeg"),
+                "label": tfds.features.ClassLabel(names=["n01440764", "n01443537"]),
+                "file_name": tfds.features.Text(),
+            }
+        )
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(4), "validation": self._generate_examples(2)}
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            data = io.BytesIO()
+            mode = "CMYK" if i == 1 else "RGB"
+            Image.new("RGB", (6, 5), (40 * i, 90, 30)).convert(mode).save(data, "jpeg")
+            data.seek(0)
+            name = f"n01440764_{i}.JPEG"
+            yield name, {"image": data, "label": i % 2, "file_name": name}
+
+
+def test_imagenet_as_tfds_prepares_it_is_read_as_it_is(tmp_path):
+    tfds.disable_progress_bar()
+    Imagenet2012(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    folder = prepared.find(str(tmp_path), "imagenet", "imagenet2012")
+    found = prepared.load(folder, "imagenet", "classification")
+    assert found.classes == ("n01440764", "n01443537")
+    assert (len(found.train), len(found.validation)) == (4, 2)
+    for example in found.train:
+        assert example["image"].shape == (5, 6, 3)
+        level = int(example["image"][0, 0, 0])
+        assert int(example["label"]) == round(level / 40) % 2
+    with pytest.raises(UserError, match="segmentation needs image and mask"):
+        prepared.load(folder, "imagenet", "segmentation")
+
+
+def test_records_in_another_file_format_are_refused(streets, tmp_path):
+    folder = prepare(streets, tmp_path)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "dataset_info.json").write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
+    with pytest.raises(UserError, match="tfrecord, only array_record"):
+        prepared.load(folder, "made", "segmentation")
+
+
+def test_a_folder_without_metadata_is_not_taken_for_a_prepared_set(streets, tmp_path):
+    folder = prepare(streets, tmp_path)
+    os.remove(folder / "dataset_info.json")
+    assert prepared.find(str(tmp_path), "made") is None
