@@ -52,6 +52,16 @@ def class_table(rows: Sequence[ClassRow]) -> None:
     _console.print(table)
 
 
+def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
+    """Print rows of text; the key of a row stands in the first column."""
+    drawn = Table()
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for name, cells in rows.items():
+        drawn.add_row(name, *cells)
+    _console.print(drawn, markup=False, soft_wrap=False)
+
+
 def _cell(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"

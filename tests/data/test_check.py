@@ -1,0 +1,164 @@
+"""Checking finds what is wrong, counts what is there, and agrees with NumPy about statistics."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from drn_jax.data import check
+from drn_jax.data.dataset import Dataset
+from drn_jax.data.findings import Findings
+from drn_jax.errors import UserError
+
+
+class Source:
+    """Examples from a list; an exception in it is raised."""
+
+    def __init__(self, examples):
+        self.examples = examples
+
+    def __len__(self):
+        return len(self.examples)
+
+    def __getitem__(self, index):
+        example = self.examples[index]
+        if isinstance(example, Exception):
+            raise example
+        return example
+
+    def where(self, index):
+        return f"place/{index}.png"
+
+
+def scene(seed, **changes):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    mask = rng.integers(0, 3, (6, 8)).astype(np.uint8)
+    mask[0, 0] = 255
+    return {"image": image, "mask": mask} | changes
+
+
+def photograph(seed, label=0, boxes=((1, 2, 3, 4),)):
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    image = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return {"image": image, "label": np.array(label, np.int32), "boxes": boxes}
+
+
+def dataset(train, validation, **changes):
+    made = Dataset(
+        "made", ("a", "b", "c"), Source(train), Source(validation), (0.5,) * 3, (0.3,) * 3
+    )
+    return replace(made, **changes)
+
+
+def found_in(examples, task="segmentation"):
+    findings = Findings()
+    check.check(dataset(examples, [scene(1000)]), task, findings)
+    return findings
+
+
+def test_a_sound_set_has_no_findings():
+    findings = found_in([scene(i) for i in range(20)])
+    assert (findings.faults, findings.warnings) == ([], {})
+
+
+def test_statistics_are_those_of_all_pixels():
+    train = [scene(i) for i in range(5)]
+    tallies = check.check(dataset(train, [scene(9)]), "segmentation", Findings())
+    pixels = np.stack([example["image"] for example in train]) / 255
+    np.testing.assert_allclose(tallies["train"].mean, pixels.mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(tallies["train"].std, pixels.std((0, 1, 2)), rtol=1e-10)
+
+
+def test_pixels_are_counted_by_class_and_ignored_ones_apart():
+    train = [scene(i) for i in range(5)]
+    tally = check.check(dataset(train, [scene(9)]), "segmentation", Findings())["train"]
+    masks = np.stack([example["mask"] for example in train])
+    assert tally.labels.tolist() == [(masks == c).sum() for c in range(3)]
+    assert tally.ignored == (masks == 255).sum()
+    assert tally.sizes == {(6, 8): 5}
+
+
+def test_images_and_boxes_are_counted():
+    train = [photograph(0, 2), photograph(1, 0, ()), photograph(2, 2, ((0, 0, 8, 6), (1, 1, 2, 2)))]
+    findings = Findings()
+    tally = check.check(dataset(train, [photograph(5)]), "classification", findings)["train"]
+    assert (tally.images, tally.boxes, tally.labels.tolist()) == (3, 3, [1, 0, 2])
+    assert findings.faults == []
+
+
+@pytest.mark.parametrize(
+    ("faulty", "said"),
+    [
+        (UserError("mask.png: not an image"), "place/1.png: mask.png: not an image"),
+        (scene(3, mask=np.full((6, 8), 7, np.uint8)), "its mask holds 7, but there are 3 classes"),
+        (photograph(3, 3), "its label is 3, but there are 3 classes"),
+        (photograph(3, -1), "its label is -1"),
+        (photograph(3, 0, ((0, 0, 9, 2),)), "a box reaches beyond the image of 6x8"),
+        (photograph(3, 0, ((-1, 0, 4, 2),)), "a box reaches beyond the image of 6x8"),
+        (photograph(3, 0, ((0, 0, np.nan, 2),)), "a box reaches beyond"),
+        (photograph(3, 0, ((4, 0, 3, 2),)), "a box ends before it starts"),
+    ],
+)
+def test_what_is_faulty_is_named_and_the_rest_is_counted(faulty, said):
+    masks = isinstance(faulty, Exception) or "mask" in faulty
+    sound = [(scene if masks else photograph)(i) for i in (0, 5, 9)]
+    findings = Findings()
+    made = dataset([sound[0], faulty, sound[1]], sound[2:])
+    tallies = check.check(made, "segmentation" if masks else "classification", findings)
+    (fault,) = findings.faults
+    assert said in fault
+    assert "place/1.png" in fault
+    assert tallies["train"].images == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "example"),
+    [
+        ("images of one colour", scene(3, image=np.full((6, 8, 3), 9, np.uint8))),
+        ("masks without any class", scene(3, mask=np.full((6, 8), 255, np.uint8))),
+        ("boxes without area", photograph(3, 0, ((2, 2, 2, 5),))),
+        ("images that train has twice", scene(0)),
+        ("images that two splits have", scene(1000)),
+    ],
+)
+def test_what_is_odd_is_a_warning_with_its_place(kind, example):
+    if "mask" in example:
+        findings = found_in([*(scene(i) for i in range(3)), example])
+    else:
+        findings = Findings()
+        made = dataset([photograph(0), photograph(1), example], [photograph(1000)])
+        check.check(made, "classification", findings)
+    assert findings.faults == []
+    (where,) = findings.warnings[kind]
+    assert where.startswith("place/")
+
+
+def test_classes_that_never_occur_are_named():
+    train = [scene(0, mask=np.zeros((6, 8), np.uint8))]
+    findings = Findings()
+    check.check(dataset(train, [scene(1)]), "segmentation", findings)
+    assert findings.warnings["classes without an example in train"] == ["b", "c"]
+    assert "classes without an example in validation" not in findings.warnings
+
+
+@pytest.mark.parametrize("field", ["mean", "std"])
+def test_a_stated_statistic_that_is_off_is_a_warning(field):
+    train = [scene(i) for i in range(5)]
+    findings = Findings()
+    check.check(dataset(train, [scene(9)], **{field: (0.5, 0.5, 0.9)}), "segmentation", findings)
+    (text,) = findings.warnings["statistics unlike the stated ones"]
+    assert text.startswith(f"the {field} is stated as 0.5000 0.5000 0.9000 and measured as 0.")
+
+
+def test_findings_raise_the_first_fault_and_say_how_many_more():
+    findings = Findings()
+    findings.raise_first("look")
+    findings.warn("odd things", "here")
+    findings.raise_first("look")
+    findings.fault("first")
+    with pytest.raises(UserError, match=r"^first$"):
+        findings.raise_first("look")
+    findings.fault("second")
+    with pytest.raises(UserError, match=r"^first; 1 more .*`look`"):
+        findings.raise_first("look")
