@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drn_jax.data.dataset import IGNORED, Example
-from drn_jax.data.transforms import clip, size_of
+from drn_jax.data.transforms import cropped_boxes, size_of
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def surrounded(
         below, right = (max(0, f + c - n) for (f, c), n in zip(windows, size, strict=True))
         mask = np.pad(example["mask"], ((0, below), (0, right)), constant_values=IGNORED)
         out["mask"] = mask[top : top + height, left : left + width].copy()
-    if "box" in example:
-        out["box"] = clip(example["box"] - [left, top, left, top], height, width)
+    if "boxes" in example:
+        out["boxes"] = cropped_boxes(example["boxes"], top, left, height, width)
     return out
 
 

@@ -2,9 +2,9 @@
 
 Every transform is a frozen dataclass called as `transform(example, rng)`, so that it can be pickled
 to worker processes and gives the same example for the same generator. What an example holds of
-`image`, `mask` and `box` is treated alike, the rest passes through; the input is never written to.
-Coordinates are pixel edges (dataset.py). Boxes are clipped to what remains of the image: a box that
-a crop loses altogether becomes degenerate (no area, on the border) and stays.
+`image`, `mask` and `boxes` is treated alike, the rest passes through; the input is never written
+to. Coordinates are pixel edges (dataset.py). Boxes are clipped to what remains of the image: a box
+that a crop loses altogether becomes degenerate (no area, on the border) and stays.
 
 Classification follows torchvision, as fyu/drn's `classify.py` does; segmentation follows fyu/drn's
 `data_transforms.py`, whose order is rotate, scale, crop, flip.
@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from drn_jax.data.dataset import IGNORED, Example
+from drn_jax.data.rotation import pad_reflection, turned_boxes, turned_image, turned_mask
 
 Resampling = Image.Resampling
 
@@ -66,7 +67,7 @@ class RandomResizedCrop:
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         window = resized_crop_window(*size_of(example), self.scale, self.ratio, rng)
-        return _resize(_crop(example, *window), self.size, self.size, Resampling.BILINEAR)
+        return _resize(crop(example, *window), self.size, self.size, Resampling.BILINEAR)
 
 
 def resized_crop_window(
@@ -129,7 +130,7 @@ class CentreCrop:
         height, width = height + tall, width + wide
         # Half to even, on purpose: an odd remainder of 5 starts at 2, one of 7 at 4.
         top, left = round((height - self.size) / 2), round((width - self.size) / 2)
-        return _crop(example, top, left, self.size, self.size)
+        return crop(example, top, left, self.size, self.size)
 
 
 # Segmentation
@@ -151,7 +152,11 @@ class RandomRotate:
     angle: int
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        return rotate(example, int(rng.integers(-self.angle, self.angle + 1)))
+        return rotate(example, self.draw(rng))
+
+    def draw(self, rng: np.random.Generator) -> int:
+        """The degrees, counter-clockwise."""
+        return int(rng.integers(-self.angle, self.angle + 1))
 
 
 @dataclass(frozen=True)
@@ -159,18 +164,22 @@ class RandomScale:
     """Resize by a ratio uniform in [1 / scale, scale] (uniform as such, not its logarithm).
 
     As fyu/drn: image by LANCZOS below ratio 1 and BICUBIC above, mask by nearest neighbour, sides
-    round down.
+    round down. PIL's pass along rows comes first, as it did in every PIL of fyu/drn's time.
     """
 
     scale: float
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        height, width, kernel = self.draw(*size_of(example), rng)
+        return _resize(example, height, width, kernel, rows_first=True)
+
+    def draw(
+        self, height: int, width: int, rng: np.random.Generator
+    ) -> tuple[int, int, Resampling]:
+        """The new height and width, and the kernel for the image."""
         ratio = rng.uniform(1 / self.scale, self.scale)
-        if ratio == 1:
-            return example
-        height, width = (max(1, int(ratio * side)) for side in size_of(example))
         kernel = Resampling.LANCZOS if ratio < 1 else Resampling.BICUBIC
-        return _resize(example, height, width, kernel)
+        return max(1, int(ratio * height)), max(1, int(ratio * width)), kernel
 
 
 @dataclass(frozen=True)
@@ -184,17 +193,29 @@ class RandomCrop:
     size: tuple[int, int]
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        tall, wide = (max(0, a - b) for a, b in zip(self.size, size_of(example), strict=True))
-        if tall or wide:
-            sides = tall // 2, tall - tall // 2, wide // 2, wide - wide // 2
-            padded = _pad_constant(example, *sides)
-            if "image" in example:
-                padded["image"] = pad_reflection(example["image"], *sides)
-            example = padded
-        height, width = size_of(example)
-        top = int(rng.integers(height - self.size[0] + 1))
-        left = int(rng.integers(width - self.size[1] + 1))
-        return _crop(example, top, left, *self.size)
+        top, left = self.draw(*size_of(example), rng)
+        return crop(self.pad(example), top, left, *self.size)
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
+        """The window's top and left, within the padded example."""
+        top = int(rng.integers(max(0, height - self.size[0]) + 1))
+        left = int(rng.integers(max(0, width - self.size[1]) + 1))
+        return top, left
+
+    def margins(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """What an example of that size lacks at the top, bottom, left and right."""
+        tall, wide = max(0, self.size[0] - height), max(0, self.size[1] - width)
+        return tall // 2, tall - tall // 2, wide // 2, wide - wide // 2
+
+    def pad(self, example: Example) -> Example:
+        """The example, at least as large as `size`."""
+        margins = self.margins(*size_of(example))
+        if not any(margins):
+            return example
+        padded = _pad_constant(example, *margins)
+        if "image" in example:
+            padded["image"] = pad_reflection(example["image"], *margins)
+        return padded
 
 
 # The deterministic halves
@@ -205,10 +226,10 @@ def flip(example: Example) -> Example:
     out = dict(example)
     for key in _pixels(example):
         out[key] = np.ascontiguousarray(example[key][:, ::-1])
-    if "box" in example:
+    if "boxes" in example:
         width = size_of(example)[1]
-        x1, y1, x2, y2 = example["box"]
-        out["box"] = np.array([width - x2, y1, width - x1, y2], np.float32)
+        x1, y1, x2, y2 = example["boxes"].T
+        out["boxes"] = np.stack([width - x2, y1, width - x1, y2], axis=1).astype(np.float32)
     return out
 
 
@@ -217,56 +238,14 @@ def rotate(example: Example, degrees: int) -> Example:
     if degrees == 0:
         return example
     height, width = size_of(example)
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     out = dict(example)
     if "image" in example:
-        # How far the window's turned corners reach past it, and one pixel for the interpolation.
-        y = max(0, math.ceil((height * abs(cos) + width * abs(sin) - height) / 2)) + 1
-        x = max(0, math.ceil((width * abs(cos) + height * abs(sin) - width) / 2)) + 1
-        padded = Image.fromarray(pad_reflection(example["image"], y, y, x, x))
-        turned = padded.rotate(degrees, Resampling.BILINEAR)
-        out["image"] = np.array(turned.crop((x, y, x + width, y + height)))
+        out["image"] = turned_image(example["image"], degrees, (0, height), (0, width))
     if "mask" in example:
-        mask = Image.fromarray(example["mask"])
-        out["mask"] = np.array(mask.rotate(degrees, Resampling.NEAREST, fillcolor=IGNORED))
-    if "box" in example:
-        x1, y1, x2, y2 = example["box"]
-        x = np.array([x1, x2, x2, x1]) - width / 2
-        y = np.array([y1, y1, y2, y2]) - height / 2
-        x, y = x * cos + y * sin + width / 2, y * cos - x * sin + height / 2
-        out["box"] = clip(np.array([x.min(), y.min(), x.max(), y.max()]), height, width)
+        out["mask"] = turned_mask(example["mask"], degrees, (0, height), (0, width))
+    if "boxes" in example:
+        out["boxes"] = clip(turned_boxes(example["boxes"], degrees, height, width), height, width)
     return out
-
-
-def pad_reflection(image: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
-    """fyu/drn's `reflection`, asymmetric: see `reflected` for one axis.
-
-    Args:
-      image: uint8 [H, W, 3].
-
-    Returns:
-      uint8 [top + H + bottom, left + W + right, 3].
-    """
-    rows = reflected(image.shape[0], top, bottom)
-    columns = reflected(image.shape[1], left, right)
-    return image.take(rows, axis=0).take(columns, axis=1)
-
-
-def reflected(length: int, before: int, after: int) -> np.ndarray:
-    """Which pixel each place of a padded axis shows, int [before + length + after].
-
-    Before the axis the edge pixel is not repeated, after it it is: padding 0 1 2 by two on either
-    side gives 2 1 0 1 2 2 1. A pad wider than the axis reflects the padded axis again, as often as
-    it takes.
-    """
-    index = np.arange(length)
-    if length == 1:
-        return np.zeros(before + 1 + after, index.dtype)
-    while before or after:
-        head, tail = min(before, len(index) - 1), min(after, len(index) - 1)
-        index = np.concatenate([index[head:0:-1], index, index[::-1][:tail]])
-        before, after = before - head, after - tail
-    return index
 
 
 def _pixels(example: Example) -> list[str]:
@@ -280,31 +259,56 @@ def size_of(example: Example) -> tuple[int, int]:
     return height, width
 
 
-def clip(box: np.ndarray, height: int, width: int) -> np.ndarray:
-    """What of a box lies within an image of that size; float32."""
-    return np.clip(box, 0, [width, height, width, height]).astype(np.float32)
+def clip(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """What of each box, [n, 4], lies within an image of that size; float32."""
+    return np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
 
 
-def _crop(example: Example, top: int, left: int, height: int, width: int) -> Example:
+def cropped_boxes(boxes: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+    """What of each box the window shows, in the window's coordinates."""
+    return clip(boxes - [left, top, left, top], height, width)
+
+
+def resized_boxes(boxes: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """The boxes of an image resized from (height, width) `old` to `new`."""
+    y, x = new[0] / old[0], new[1] / old[1]
+    return (boxes * [x, y, x, y]).astype(np.float32)
+
+
+def padded_boxes(boxes: np.ndarray, top: int, left: int) -> np.ndarray:
+    """The boxes of an image with margins above and before it."""
+    return (boxes + np.array([left, top, left, top])).astype(np.float32)
+
+
+def crop(example: Example, top: int, left: int, height: int, width: int) -> Example:
     """The window, which lies within the example; copied, so that the rest can be freed."""
     out = dict(example)
     for key in _pixels(example):
         out[key] = example[key][top : top + height, left : left + width].copy()
-    if "box" in example:
-        out["box"] = clip(example["box"] - [left, top, left, top], height, width)
+    if "boxes" in example:
+        out["boxes"] = cropped_boxes(example["boxes"], top, left, height, width)
     return out
 
 
-def _resize(example: Example, height: int, width: int, kernel: Resampling) -> Example:
-    """Image by `kernel`, antialiased (PIL widens the kernel when it shrinks); mask by nearest."""
+def _resize(
+    example: Example, height: int, width: int, kernel: Resampling, rows_first: bool = False
+) -> Example:
+    """Image by `kernel`, antialiased (PIL widens the kernel when it shrinks); mask by nearest.
+
+    PIL rounds to uint8 between its pass along rows and that along columns. Rows came first
+    until Pillow 13, which takes columns first where that is less work: tall images made smaller.
+    """
     out = dict(example)
-    for key in _pixels(example):
-        way = kernel if key == "image" else Resampling.NEAREST
-        out[key] = np.array(Image.fromarray(example[key]).resize((width, height), way))
-    if "box" in example:
-        old_height, old_width = size_of(example)
-        x, y = width / old_width, height / old_height
-        out["box"] = (example["box"] * [x, y, x, y]).astype(np.float32)
+    if "image" in example:
+        picture = Image.fromarray(example["image"])
+        if rows_first:
+            picture = picture.resize((width, picture.height), kernel)
+        out["image"] = np.array(picture.resize((width, height), kernel))
+    if "mask" in example:
+        mask = Image.fromarray(example["mask"])
+        out["mask"] = np.array(mask.resize((width, height), Resampling.NEAREST))
+    if "boxes" in example:
+        out["boxes"] = resized_boxes(example["boxes"], size_of(example), (height, width))
     return out
 
 
@@ -315,6 +319,6 @@ def _pad_constant(example: Example, top: int, bottom: int, left: int, right: int
         array = example[key]
         margins = [(top, bottom), (left, right)] + [(0, 0)] * (array.ndim - 2)
         out[key] = np.pad(array, margins, constant_values=0 if key == "image" else IGNORED)
-    if "box" in example:
-        out["box"] = (example["box"] + [left, top, left, top]).astype(np.float32)
+    if "boxes" in example:
+        out["boxes"] = padded_boxes(example["boxes"], top, left)
     return out

@@ -15,7 +15,8 @@ def noise(height: int, width: int) -> dict[str, np.ndarray]:
     return {
         "image": rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
         "mask": rng.integers(0, 19, (height, width), dtype=np.uint8),
-        "box": np.array([width * 0.25, height * 0.3, width * 0.75, height * 0.6], np.float32),
+        "boxes": np.float32([[0.25, 0.3, 0.75, 0.6], [0.1, 0, 0.5, 1]])
+        * np.float32([width, height, width, height]),
     }
 
 
@@ -44,8 +45,8 @@ def test_a_surrounded_crop_is_a_window_of_the_reflected_image_with_its_mask(size
             inside = top + i < size[0] and left + j < size[1]
             expected = example["mask"][top + i, left + j] if inside else 255
             assert out["mask"][i, j] == expected
-        box = example["box"] - [left, top, left, top]
-        np.testing.assert_allclose(out["box"], np.clip(box, 0, [width, height, width, height]))
+        box = example["boxes"] - [left, top, left, top]
+        np.testing.assert_allclose(out["boxes"], np.clip(box, 0, [width, height, width, height]))
 
 
 def test_a_surrounded_crop_draws_every_place_within_the_image_and_no_other():

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from drn_jax.data import transforms as T  # noqa: N812
+from drn_jax.data.rotation import pad_reflection
 from drn_jax.data.surroundings import SurroundedCrop
+from drn_jax.data.windowed import RotateScaleCrop
 
 R = Image.Resampling
 
@@ -22,20 +24,26 @@ def noise(height: int, width: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {
         "image": rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
         "mask": rng.integers(0, 19, (height, width), dtype=np.uint8),
-        "box": np.array([width * 0.25, height * 0.3, width * 0.75, height * 0.6], np.float32),
+        "boxes": boxes(height, width, 1),
         "label": np.array(3, np.int32),
     }
 
 
+def boxes(height: int, width: int, count: int) -> np.ndarray:
+    """Boxes within an image, the first of them always the same."""
+    corners = np.array([0.25, 0.3, 0.75, 0.6]) + np.arange(count)[:, None] * 0.11
+    return np.float32(corners * [width, height, width, height])
+
+
 def painted(height: int, width: int, box: tuple[int, int, int, int]) -> dict[str, np.ndarray]:
-    """A white rectangle on black, in image, mask (1) and box."""
+    """A white rectangle on black, in image, mask (1) and boxes."""
     x1, y1, x2, y2 = box
     mask = np.zeros((height, width), np.uint8)
     mask[y1:y2, x1:x2] = 1
     return {
         "image": np.stack([mask * 255] * 3, axis=-1),
         "mask": mask,
-        "box": np.array(box, np.float32),
+        "boxes": np.array([box], np.float32),
     }
 
 
@@ -61,6 +69,8 @@ EVERY = [
     T.RandomCrop((90, 100)),
     SurroundedCrop((32, 24), margin=0),
     SurroundedCrop((90, 100), margin=0),
+    RotateScaleCrop((32, 24), scale=1.5),
+    RotateScaleCrop((90, 100)),
     T.Compose((T.RandomRotate(10), T.RandomScale(1.5), T.RandomCrop((40, 50)), T.RandomFlip())),
 ]
 name = pytest.mark.parametrize("transform", EVERY, ids=str)
@@ -89,7 +99,7 @@ def test_survives_pickling(transform):
 @name
 def test_missing_keys_are_skipped_and_do_not_change_the_draw(transform):
     whole = transform(noise(48, 60), generator(2))
-    for keys in (("image",), ("mask",), ("image", "box"), ("image", "mask")):
+    for keys in (("image",), ("mask",), ("image", "boxes"), ("image", "mask")):
         part = transform({key: noise(48, 60)[key] for key in keys}, generator(2))
         assert set(part) == set(keys)
         for key in keys:
@@ -97,10 +107,25 @@ def test_missing_keys_are_skipped_and_do_not_change_the_draw(transform):
 
 
 @name
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_any_number_of_boxes_moves_each_as_if_it_were_alone(transform, count):
+    example = noise(48, 60) | {"boxes": boxes(48, 60, count)}
+    for seed in range(5):
+        out = transform(example, generator(seed))["boxes"]
+        assert out.shape == (count, 4)
+        assert out.dtype == np.float32
+        for i in range(count):
+            alone = example | {"boxes": example["boxes"][i : i + 1]}
+            np.testing.assert_array_equal(
+                transform(alone, generator(seed))["boxes"], out[i : i + 1]
+            )
+
+
+@name
 def test_box_stays_inside_the_image(transform):
     for seed in range(40):
         out = transform(noise(48, 60), generator(seed))
-        x1, y1, x2, y2 = out["box"]
+        (x1, y1, x2, y2), *_ = out["boxes"]
         height, width = out["mask"].shape
         assert 0 <= x1 <= x2 <= width
         assert 0 <= y1 <= y2 <= height
@@ -117,10 +142,10 @@ def test_image_mask_and_box_move_together(transform):
         inside = out["mask"] == 1
         if min(extent_sides(inside)) < 4:
             continue
-        assert np.abs(extent(inside) - out["box"]).max() <= 1
+        assert np.abs(extent(inside) - out["boxes"]).max() <= 1
         # A reflected pad repeats the picture beyond the box, the mask says "ignored" there.
         known = out["mask"] != 255
-        assert np.abs(extent(white & known) - out["box"]).max() <= 1
+        assert np.abs(extent(white & known) - out["boxes"]).max() <= 1
 
 
 def extent_sides(inside: np.ndarray) -> tuple[int, int]:
@@ -158,9 +183,9 @@ def test_random_resized_crop_is_pil_crop_then_resize(height, width):
         for key, kernel in (("image", R.BILINEAR), ("mask", R.NEAREST)):
             crop = Image.fromarray(example[key]).crop((left, top, left + w, top + h))
             np.testing.assert_array_equal(out[key], np.asarray(crop.resize((24, 24), kernel)))
-        x1, y1, x2, y2 = example["box"]
+        x1, y1, x2, y2 = example["boxes"][0]
         moved = [(x1 - left) / w, (y1 - top) / h, (x2 - left) / w, (y2 - top) / h]
-        np.testing.assert_allclose(out["box"], np.clip(moved, 0, 1) * 24, atol=1e-4)
+        np.testing.assert_allclose(out["boxes"][0], np.clip(moved, 0, 1) * 24, atol=1e-4)
 
 
 def test_crop_window_is_uniform_in_area_log_uniform_in_ratio_and_uniform_in_place():
@@ -195,9 +220,9 @@ def test_crop_that_never_fits_falls_back_to_the_centre(height, width, window):
 
 
 def test_box_outside_of_the_crop_becomes_degenerate_and_stays():
-    example = noise(40, 40) | {"box": np.array([0, 0, 2, 2], np.float32)}
+    example = noise(40, 40) | {"boxes": np.array([[0, 0, 2, 2], [10, 12, 18, 40]], np.float32)}
     out = T.CentreCrop(10)(example)
-    np.testing.assert_array_equal(out["box"], [0, 0, 0, 0])
+    np.testing.assert_array_equal(out["boxes"], [[0, 0, 0, 0], [0, 0, 3, 10]])
 
 
 # Evaluation
@@ -233,87 +258,10 @@ def test_centre_crop_pads_what_is_too_small():
     np.testing.assert_array_equal(out["image"][1:4], example["image"])
     assert (out["image"][[0, 4, 5]] == 0).all()
     assert (out["mask"][[0, 4, 5]] == 255).all()
-    np.testing.assert_array_equal(out["box"], example["box"] + [0, 1, 0, 1])
-
-
-# fyu/drn's reflection
-
-
-def published_reflection(array: np.ndarray, before: int, after: int) -> list:
-    """One axis, pixel by pixel: as far as the array reaches in one go, then again."""
-    values = list(array)
-    while before or after:
-        n = len(values)
-        head, tail = min(before, n - 1), min(after, n - 1)
-        values = (
-            [values[i] for i in range(head, 0, -1)]
-            + values
-            + [values[n - 1 - i] for i in range(tail)]
-        )
-        before, after = before - head, after - tail
-    return values
-
-
-def test_reflection_leaves_out_the_first_edge_and_repeats_the_last():
-    np.testing.assert_array_equal(T.reflected(3, 2, 2), [2, 1, 0, 1, 2, 2, 1])
-    for before in range(4):
-        np.testing.assert_array_equal(
-            T.reflected(4, before, 0), np.pad(np.arange(4), (before, 0), mode="reflect")
-        )
-        np.testing.assert_array_equal(
-            T.reflected(4, 0, before), np.pad(np.arange(4), (0, before), mode="symmetric")
-        )
-
-
-@pytest.mark.parametrize("length", [1, 2, 5])
-@pytest.mark.parametrize(("before", "after"), [(4, 4), (5, 5), (13, 2), (0, 17), (23, 31)])
-def test_reflection_wider_than_the_image_goes_on(length, before, after):
-    index = T.reflected(length, before, after)
-    assert len(index) == before + length + after
-    np.testing.assert_array_equal(index[before : before + length], np.arange(length))
-    if length > 1:
-        np.testing.assert_array_equal(index, published_reflection(np.arange(length), before, after))
-
-
-def test_pad_reflection_reflects_rows_and_columns():
-    image = noise(3, 4)["image"]
-    padded = T.pad_reflection(image, 2, 1, 1, 3)
-    assert padded.shape == (6, 8, 3)
-    np.testing.assert_array_equal(padded[2:5, 1:5], image)
-    np.testing.assert_array_equal(padded[0, 0], image[2, 1])
-    np.testing.assert_array_equal(padded[-1, -1], image[2, 1])
+    np.testing.assert_array_equal(out["boxes"], example["boxes"] + [0, 1, 0, 1])
 
 
 # Rotation
-
-
-@pytest.mark.parametrize(("height", "width"), [(40, 60), (62, 38), (50, 50)])
-def test_minimal_padding_turns_the_image_as_padding_threefold_does(height, width):
-    example = noise(height, width)
-    h, w = height, width
-    padded = Image.fromarray(T.pad_reflection(example["image"], h, h, w, w))
-    for degrees in (-45, -30, -10, -1, 1, 7, 10, 44, 90):
-        threefold = padded.rotate(degrees, R.BILINEAR).crop((w, h, 2 * w, 2 * h))
-        np.testing.assert_array_equal(T.rotate(example, degrees)["image"], np.asarray(threefold))
-
-
-@pytest.mark.parametrize(("height", "width"), [(40, 60), (61, 38)])
-def test_rotated_mask_takes_the_nearest_pixel_and_255_from_outside(height, width):
-    example = noise(height, width)
-    for degrees in (-45, -10, -1, 1, 7, 10, 30, 89):
-        turn = np.exp(1j * np.radians(degrees))
-        y, x = np.mgrid[:height, :width] + 0.5
-        # Pixel centres as complex numbers, y up: counter-clockwise is multiplication.
-        source = ((x - width / 2) - 1j * (y - height / 2)) / turn
-        sx, sy = source.real + width / 2, height / 2 - source.imag
-        inside = (sx >= 0) & (sx < width) & (sy >= 0) & (sy < height)
-        ix, iy = np.floor(sx).astype(int) * inside, np.floor(sy).astype(int) * inside
-        expected = np.where(inside, example["mask"][iy, ix], 255)
-        # Where the place lies on the edge of two pixels, either is right.
-        tossup = (np.abs(sx - np.round(sx)) < 2e-3) | (np.abs(sy - np.round(sy)) < 2e-3)
-        assert tossup.mean() < 0.1
-        turned = T.rotate(example, degrees)["mask"]
-        np.testing.assert_array_equal(turned[~tossup], expected[~tossup])
 
 
 def test_rotation_keeps_image_mask_and_box_aligned():
@@ -322,7 +270,7 @@ def test_rotation_keeps_image_mask_and_box_aligned():
         known = out["mask"] != 255
         white = (out["image"][..., 0] > 127) & known
         assert ((white != (out["mask"] == 1)) & known).mean() < 0.01
-        assert np.abs(extent(out["mask"] == 1) - out["box"]).max() <= 1.5
+        assert np.abs(extent(out["mask"] == 1) - out["boxes"]).max() <= 1.5
 
 
 def test_angles_are_whole_degrees_from_minus_to_plus():
@@ -353,8 +301,8 @@ def test_random_scale_uses_the_published_kernels_and_rounds_down():
             out["mask"], resized(example["mask"], height, width, R.NEAREST)
         )
         np.testing.assert_allclose(
-            out["box"] / [width, height, width, height],
-            example["box"] / [57, 41, 57, 41],
+            out["boxes"] / [width, height, width, height],
+            example["boxes"] / [57, 41, 57, 41],
             atol=1e-6,
         )
     assert len(seen) == 2
@@ -374,10 +322,10 @@ def test_random_crop_draws_every_place_and_only_windows():
 def test_random_crop_pads_evenly_image_by_reflection_and_mask_by_255():
     example = noise(5, 6)
     out = T.RandomCrop((10, 9))(example, generator())
-    np.testing.assert_array_equal(out["image"], T.pad_reflection(example["image"], 2, 3, 1, 2))
+    np.testing.assert_array_equal(out["image"], pad_reflection(example["image"], 2, 3, 1, 2))
     np.testing.assert_array_equal(out["mask"][2:7, 1:7], example["mask"])
     assert (out["mask"] == 255).sum() == 90 - 30
-    np.testing.assert_allclose(out["box"], example["box"] + [1, 2, 1, 2])
+    np.testing.assert_allclose(out["boxes"], example["boxes"] + [1, 2, 1, 2])
 
 
 def test_random_crop_larger_than_three_images_still_works():
