@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
+from drn_jax.data.reading import Reading
 from drn_jax.errors import UserError, nearest
 from drn_jax.models.context import Context
 from drn_jax.tasks.segmentation import Grid
@@ -67,6 +68,12 @@ class ClassificationData:
     """(least, greatest) share of the image's area in a random crop."""
     flip: bool = True
     """Mirror half of the training images."""
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Greatest change of brightness, contrast, saturation, hue; see `data.color.ColorJitter`."""
+    lighting: float = 0.0
+    """Deviation of the noise along the principal colours; see `data.color.Lighting`."""
+    fast: bool = False
+    """Augment with OpenCV, whose pixels differ a little; see `data.fast`."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,12 @@ class SegmentationData:
     """Greatest enlargement of a training image; 1 over it is the greatest reduction."""
     flip: bool = True
     """Mirror half of the training images."""
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Greatest change of brightness, contrast, saturation, hue; see `data.color.ColorJitter`."""
+    lighting: float = 0.0
+    """Deviation of the noise along the principal colours; see `data.color.Lighting`."""
+    fast: bool = False
+    """Augment with OpenCV, whose pixels differ a little; see `data.fast`."""
     grid: Grid = Grid()
     """How the class map lies on the image."""
 
@@ -178,6 +191,8 @@ class Config:
     """Epochs between two validations, each with a checkpoint."""
     log_steps: int = 20
     """Steps between two rows in metrics.jsonl."""
+    reading: Reading = Reading()
+    """By whom examples are read, and how far ahead."""
     init_from: str = ""
     """Working directory of a run to take the weights from, of the front end where the network has a
     context module; "" starts with random ones."""

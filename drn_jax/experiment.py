@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from drn_jax import data, front_end_maps, models
+from drn_jax import augmentation, data, front_end_maps, models
 from drn_jax.analysis import cost
 from drn_jax.analysis.cost import StageCost
 from drn_jax.config import ClassificationData, Config, MapData, Model, SegmentationData, parse
 from drn_jax.data import loader, transforms
 from drn_jax.data.dataset import Dataset, Example, Source
-from drn_jax.data.surroundings import MapCrop, SurroundedCrop
 from drn_jax.errors import UserError
 from drn_jax.models import AnyNetwork
 from drn_jax.models.dilation import PUBLISHED
@@ -37,6 +36,8 @@ class Experiment:
     dataset: Dataset
     task: Task
     model: AnyNetwork
+    augment: loader.Augment
+    """Of training examples."""
     preprocess: Preprocess
     """From images to the network's input; a context module takes maps as they are."""
     stride: int
@@ -98,10 +99,11 @@ class Experiment:
             self.keys,
             batch_size=self.config.batch_size,
             seed=self.config.seed,
-            augment=_augment(self.config.data, self.preprocess.margin, self.stride),
+            augment=self.augment,
             start_step=start_step,
             host=jax.process_index(),
             hosts=jax.process_count(),
+            reading=self.config.reading,
         )
 
     def validation_batches(self, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
@@ -112,9 +114,10 @@ class Experiment:
             self.keys,
             batch_size=batch_size,
             transform=self.prepare,
-            sizes=self.dataset.validation_sizes if whole else None,
+            sizes=self.dataset.validation_sizes() if whole else None,
             host=jax.process_index(),
             hosts=jax.process_count(),
+            reading=self.config.reading,
         )
 
     def prepare(self, example: Example) -> Example:
@@ -168,6 +171,7 @@ def build(config: Config) -> Experiment:
         dataset=dataset,
         task=task,
         model=model,
+        augment=augmentation.build(config.data, preprocess.margin, stride),
         preprocess=preprocess,
         stride=stride,
         crop=crop,
@@ -195,7 +199,7 @@ def _build_context(config: Config, settings: MapData) -> Experiment:
             "module alone; use the name context"
         )
     whole = not all(settings.crop)
-    if whole and front.dataset.train_sizes:
+    if whole and front.dataset.train_sizes():
         raise UserError(
             'the training images differ in size: give --config.data.crop="(HEIGHT, WIDTH)", '
             f"in cells of {stride} pixels"
@@ -215,6 +219,7 @@ def _build_context(config: Config, settings: MapData) -> Experiment:
         dataset=maps,
         task=Segmentation(len(maps.classes), stride, settings.grid),
         model=model,
+        augment=augmentation.build(settings, 0, stride),
         preprocess=Preprocess(maps.mean, maps.std),
         stride=stride,
         crop=(height * stride, width * stride),
@@ -313,27 +318,3 @@ def _crop(settings: ClassificationData | SegmentationData) -> tuple[int, int]:
             f"shorter side becomes config.data.resize = {settings.resize}"
         )
     return settings.crop, settings.crop
-
-
-def _augment(
-    settings: ClassificationData | SegmentationData | MapData, margin: int, stride: int
-) -> loader.Augment:
-    steps: list[transforms.Transform] = []
-    if isinstance(settings, MapData):
-        whole = not all(settings.crop)
-        return transforms.Compose(() if whole else (MapCrop(settings.crop, stride),))
-    if isinstance(settings, SegmentationData):
-        if settings.rotate:
-            steps.append(transforms.RandomRotate(settings.rotate))
-        if settings.scale != 1:
-            steps.append(transforms.RandomScale(settings.scale))
-        around = SurroundedCrop(settings.crop, margin)
-        steps.append(around if margin else transforms.RandomCrop(settings.crop))
-    elif settings.random_crop:
-        steps.append(transforms.RandomResizedCrop(settings.crop, scale=settings.crop_area))
-    else:
-        steps.append(transforms.ResizeShorterSide(settings.resize))
-        steps.append(transforms.CentreCrop(settings.crop))
-    if settings.flip:
-        steps.append(transforms.RandomFlip())
-    return transforms.Compose(tuple(steps))

@@ -327,7 +327,7 @@ def test_a_context_module_trains_on_crops_of_maps_and_is_scored_on_whole_ones(tr
         ((2, 2, 3, 3), (2, 16, 24), [True, True]),
         ((2, 3, 2, 3), (2, 24, 16), [True, False]),
     ]
-    assert run.dataset.validation_sizes == front.dataset.validation_sizes
+    assert run.dataset.validation_sizes() == front.dataset.validation_sizes()
 
 
 def test_the_maps_are_those_of_the_whole_images_by_the_weights_that_were_saved(trained):

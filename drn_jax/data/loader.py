@@ -1,22 +1,23 @@
 """Batches as a function of (seed, step), by grain.
 
 The step is the whole position: a run that resumes at step s sees what it would have seen. Batches
-do not depend on the number of threads, and the union over hosts is the one-host batch.
+do not depend on the number of threads or worker processes, and the union over hosts is the one-host
+batch.
 """
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from drn_jax.data.dataset import Example, Source
+from drn_jax.data.reading import Reading
 
 Augment = Callable[[Example, np.random.Generator], Example]
 Transform = Callable[[Example], Example]
-
-PREFETCH = 4
-"""Batches read ahead, at most; so this bounds the memory of the input side."""
 
 
 def training_batches(
@@ -29,6 +30,7 @@ def training_batches(
     start_step: int = 0,
     host: int = 0,
     hosts: int = 1,
+    reading: Reading = Reading(),
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless batches of this host's share, batch_size / hosts examples each.
 
@@ -47,9 +49,9 @@ def training_batches(
 
     examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None)
     # Sharded after the augmentation: a seed belongs to a position, not to a host.
-    mine = examples.random_map(prepare)[host::hosts]
-    batches = mine.batch(batch_size // hosts, drop_remainder=True)[start_step:]
-    return iter(batches.to_iter_dataset(_read_options()))
+    share = batch_size // hosts
+    mine = examples.random_map(prepare)[host::hosts][start_step * share :]
+    return _batches(mine, share, reading)
 
 
 def evaluation_batches(
@@ -61,6 +63,7 @@ def evaluation_batches(
     sizes: Sequence[tuple[int, int]] | None = None,
     host: int = 0,
     hosts: int = 1,
+    reading: Reading = Reading(),
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every example exactly once, in batches of `batch_size` over all hosts.
 
@@ -79,8 +82,7 @@ def evaluation_batches(
         example = transform(source[index])
         return {key: example[key] for key in keys} | {"valid": np.array(valid)}
 
-    examples = grain.MapDataset.range(len(mine)).map(load)
-    return iter(examples.batch(share).to_iter_dataset(_read_options()))
+    return _batches(grain.MapDataset.range(len(mine)).map(load), share, reading)
 
 
 def _plan(count: int, batch_size: int, sizes: Sequence[tuple[int, int]] | None) -> np.ndarray:
@@ -96,6 +98,15 @@ def _plan(count: int, batch_size: int, sizes: Sequence[tuple[int, int]] | None) 
     return np.array(rows, np.int64)
 
 
-def _read_options() -> grain.ReadOptions:
-    threads = min(os.cpu_count() or 1, 16)
-    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(PREFETCH, threads))
+def _batches(examples: Any, size: int, reading: Reading) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of a grain.MapDataset, read ahead example by example."""
+    processes = max(1, reading.workers)
+    threads = reading.threads or max(1, min(os.cpu_count() or 1, 16) // processes)
+    ahead = max(1, reading.prefetch * size // processes)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, threads))
+    read = examples.to_iter_dataset(options)
+    if reading.workers:
+        if not flags.FLAGS.is_parsed():  # Grain reads its own, also where no program parsed any.
+            flags.FLAGS.mark_as_parsed()
+        read = read.mp_prefetch(grain.MultiprocessingOptions(num_workers=reading.workers))
+    return iter(read.batch(size, drop_remainder=True))

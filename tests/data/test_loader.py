@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from drn_jax.data import loader
+from drn_jax.data.reading import Reading
 from drn_jax.errors import UserError
 
 KEYS = ("image", "label", "draw")
@@ -198,4 +199,4 @@ def test_no_more_than_the_prefetched_batches_are_read_ahead(monkeypatch):
         Counting(1000), ("label",), batch_size=2, seed=0, augment=lambda example, _: example
     )
     next(batches)
-    assert len(read) <= 2 * (loader.PREFETCH + 2)
+    assert len(read) <= 2 * (Reading().prefetch + 2)
