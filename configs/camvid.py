@@ -2,8 +2,8 @@
 
     python train.py --config=camvid --config.data.dir=FOLDER
 
-FOLDER holds the list files of fyu/drn: train_images.txt, train_labels.txt, val_images.txt,
-val_labels.txt and info.json.
+FOLDER holds the set as it is distributed (`python -m drn_jax.data list camvid`): the official zips,
+SegNet's folder, or the lists of fyu/drn, which the figures below are from.
 
 Paper:     none for these networks; the split (367 training images) is Sturgess et al. 2009.
 Hardware:  two CPU cores, at a quarter of the width; 456 s on a busy machine.

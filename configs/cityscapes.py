@@ -3,8 +3,9 @@
     python train.py --config=cityscapes:drn_d_22 --config.data.dir=FOLDER
     python train.py --config=cityscapes:drn_d_105 --config.data.dir=FOLDER
 
-FOLDER holds the list files of fyu/drn (train_images.txt, ...), labels as trainIds (19 classes, 255
-ignored). The weights come from runs/imagenet_MODEL (--config.init_from=WORKDIR for another place).
+FOLDER holds the two zips as they are, or what else `python -m drn_jax.data list cityscapes` says,
+or that prepared. The weights come from runs/imagenet_MODEL (--config.init_from=WORKDIR for another
+place).
 
 Paper:     Dilated Residual Networks, section 5.3, and fyu/drn. Most models: crop 896, batch 32,
            250 epochs, learning rate 0.01, a tenth of it after every 100. DRN-D-105: crop 840,

@@ -3,7 +3,7 @@
     python train.py --config=imagenet:drn_c_26 --config.data.dir=FOLDER
     python train.py --config=imagenet:drn_d_22 --config.data.dir=FOLDER      or any other network
 
-FOLDER holds train/CLASS/*.JPEG and val/CLASS/*.JPEG.
+FOLDER holds the set as it is distributed (`python -m drn_jax.data list imagenet`) or prepared.
 
 Paper:     Dilated Residual Networks, section 5.1, and fyu/drn: SGD, momentum 0.9, weight decay
            1e-4, batch 256, 120 epochs, learning rate 0.1 over 10 every 30 epochs; random resized

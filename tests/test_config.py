@@ -386,6 +386,10 @@ def test_a_bad_field_names_its_stage(stage, field, value, says):
 PUBLISHED = {
     # Updates, batch, rate, momentum, side of the crop with its margin of 186 pixels a side.
     "pascal_voc": {"front_end": (60_000, 14, 1e-3, 0.9, 500)},
+    "pascal_voc_coco": {
+        "coco": (140_000, 14, 1e-3, 0.9, 500),
+        "front_end": (50_000, 14, 1e-5, 0.9, 500),
+    },
     "camvid": {
         "front_end": (20_000, 8, 1e-4, 0.99, 628),
         "joint": (None, 1, 1e-5, 0.9, 852),  # Its updates are not stated.
@@ -415,7 +419,7 @@ def test_dilation_has_the_papers_numbers(variant):
         run = found[stage]
         assert (run.batch_size, run.optimizer.learning_rate) == (batch, rate), stage
         assert run.optimizer.momentum == momentum, stage
-        assert run.schedule.kind == "constant"
+        assert run.schedule.kind == ("step" if stage == "coco" else "constant")
         assert steps is None or run.steps == steps, stage
         if side is None:
             assert run.data.crop == (0, 0)
@@ -424,6 +428,17 @@ def test_dilation_has_the_papers_numbers(variant):
     for run in found.values():
         assert run.optimizer.rule == "caffe"
         assert run.optimizer.weight_decay == 5e-4
+
+
+def test_dilation_with_coco_learns_from_both_sets_first_and_from_pascal_voc_then():
+    found = dilation("pascal_voc_coco")
+    assert list(found) == ["coco", "front_end", "context"]
+    assert [run.data.name for run in list(found.values())[:2]] == [
+        "pascal_voc_coco",
+        "pascal_voc_aug",
+    ]
+    assert (found["coco"].init_from, found["front_end"].init_from) == ("runs/vgg_16", "coco")
+    assert (found["coco"].schedule.steps, found["coco"].schedule.factor) == (100_000, 0.1)
 
 
 def test_dilation_of_pascal_voc_has_the_published_codes_context_numbers():

@@ -34,8 +34,13 @@ from drn_jax.training.checkpoint import Checkpoints
 _CAFFE = "caffe"
 """What the metadata of Caffe's weights call the layout."""
 
-_SETS = {"dilation8_camvid": "camvid", "dilation10_cityscapes": "cityscapes"}
-"""The sets that the dilated nets were published for; `list_folder` reads the others."""
+_SETS = {
+    "dilation8_pascal_voc": "pascal_voc",
+    "dilation8_camvid": "camvid_640",
+    "dilation7_kitti": "kitti",
+    "dilation10_cityscapes": "cityscapes",
+}
+"""The sets that the dilated nets were published for, with the order of their classes."""
 
 _IMAGENET = {"name": "imagenet", "crop": 224, "resize": 256}
 

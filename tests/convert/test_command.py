@@ -134,9 +134,9 @@ def test_a_caffemodel_becomes_a_checkpoint_that_names_its_source(run, caffemodel
     [
         ("vgg_16", "classification", "imagenet", None),
         ("vgg_16_front_end", "segmentation", "list_folder", "probabilities"),
-        ("dilation8_pascal_voc", "segmentation", "list_folder", "probabilities"),
-        ("dilation8_camvid", "segmentation", "camvid", "probabilities"),
-        ("dilation7_kitti", "segmentation", "list_folder", "probabilities"),
+        ("dilation8_pascal_voc", "segmentation", "pascal_voc", "probabilities"),
+        ("dilation8_camvid", "segmentation", "camvid_640", "probabilities"),
+        ("dilation7_kitti", "segmentation", "kitti", "probabilities"),
         ("dilation10_cityscapes", "segmentation", "cityscapes", "logits"),
         ("context8_camvid", "context", None, "probabilities"),
     ],
