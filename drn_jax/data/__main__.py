@@ -114,6 +114,7 @@ def prepare_set(arguments: argparse.Namespace) -> int:
         _print_warnings({"examples that are left out": findings.faults})
     else:
         findings.raise_first(f"python -m drn_jax.data check {name} --dir {arguments.source}")
+    _print_warnings(findings.warnings)
     try:
         folder = prepared.prepare(
             name,

@@ -295,8 +295,8 @@ def _resize(
 ) -> Example:
     """Image by `kernel`, antialiased (PIL widens the kernel when it shrinks); mask by nearest.
 
-    PIL rounds to uint8 between its pass along rows and that along columns. Rows came first
-    until Pillow 13, which takes columns first where that is less work: tall images made smaller.
+    PIL rounds to uint8 between its pass along rows and that along columns. Rows used to come first
+    always; Pillow 13.0 takes columns first for some images, mostly tall ones made smaller.
     """
     out = dict(example)
     if "image" in example:

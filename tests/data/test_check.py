@@ -4,10 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from drn_jax.data import check
 from drn_jax.data.dataset import Dataset
+from drn_jax.data.files import FolderFiles
 from drn_jax.data.findings import Findings
+from drn_jax.data.sources import FileSource
 from drn_jax.errors import UserError
 
 
@@ -149,6 +152,21 @@ def test_a_stated_statistic_that_is_off_is_a_warning(field):
     check.check(dataset(train, [scene(9)], **{field: (0.5, 0.5, 0.9)}), "segmentation", findings)
     (text,) = findings.warnings["statistics unlike the stated ones"]
     assert text.startswith(f"the {field} is stated as 0.5000 0.5000 0.9000 and measured as 0.")
+
+
+def test_what_a_source_remarks_of_an_example_is_a_warning(tmp_path):
+    for i in range(3):
+        Image.fromarray(scene(i)["image"]).save(tmp_path / f"{i}.png")
+
+    def remarks(index):
+        return (("odd things", f"number {index}"),) if index != 1 else ()
+
+    names, labels = tuple(f"{i}.png" for i in range(3)), np.zeros(3, np.int32)
+    source = FileSource(FolderFiles(str(tmp_path)), names, labels, remarks=remarks)
+    findings = Findings()
+    made = dataset([photograph(5)], [photograph(6)])
+    check.check(replace(made, train=source), "classification", findings)
+    assert findings.warnings["odd things"] == ["number 0", "number 2"]
 
 
 def test_findings_raise_the_first_fault_and_say_how_many_more():

@@ -6,9 +6,15 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from drn_jax.data import loader
+from drn_jax.data.color import ColorJitter
+from drn_jax.data.files import FolderFiles
 from drn_jax.data.reading import Reading
+from drn_jax.data.sources import ClassIds, FileSource, MaskFiles
+from drn_jax.data.transforms import Compose, RandomFlip
+from drn_jax.data.windowed import RotateScaleCrop
 from drn_jax.errors import UserError
 
 KEYS = ("image", "label", "draw")
@@ -112,6 +118,67 @@ def test_a_host_resumes_like_the_others(start):
     whole = training(batch_size=8, steps=10, host=1, hosts=2)
     resumed = training(batch_size=8, steps=10 - start, host=1, hosts=2, start_step=start)
     assert_equal(resumed, whole[start:])
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """A source of eleven images and masks in files, of several sizes."""
+    folder, rng = tmp_path_factory.mktemp("scenes"), np.random.default_rng(0)
+    for i in range(11):
+        shape = 40 + i % 3, 50 - i % 4
+        picture = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(folder / f"{i}.jpg")
+        Image.fromarray(rng.integers(0, 5, shape, dtype=np.uint8)).save(folder / f"{i}.png")
+    files = FolderFiles(str(folder))
+    masks = MaskFiles(files, tuple(f"{i}.png" for i in range(11)), ClassIds(5))
+    return FileSource(files, tuple(f"{i}.jpg" for i in range(11)), masks=masks)
+
+
+def crops(scenes, steps, **options):
+    """Batches of 8 with everything that is random about them."""
+    augment = Compose((RotateScaleCrop((32, 24), 2.0, 10), RandomFlip(), ColorJitter(0.4, 0.4)))
+    batches = loader.training_batches(
+        scenes, ("image", "mask"), batch_size=8, seed=7, augment=augment, **options
+    )
+    return list(itertools.islice(batches, steps))
+
+
+WAYS = [Reading(threads=1), Reading(threads=4), Reading(workers=2), Reading(workers=2, threads=3)]
+
+
+@pytest.mark.parametrize("reading", WAYS, ids=str)
+def test_batches_are_the_same_to_the_bit_whoever_reads_them(scenes, reading):
+    expected = crops(scenes, 9)
+    assert_equal(crops(scenes, 9, reading=reading), expected)
+    assert_equal(crops(scenes, 4, reading=reading, start_step=5), expected[5:])
+
+
+@pytest.mark.parametrize(("hosts", "reading"), [(2, WAYS[1]), (4, WAYS[1]), (2, WAYS[2])], ids=str)
+def test_the_hosts_crops_are_those_of_one_host_to_the_bit(scenes, hosts, reading):
+    whole = crops(scenes, 6)
+    shares = [
+        crops(scenes, 3, host=host, hosts=hosts, start_step=3, reading=reading)
+        for host in range(hosts)
+    ]
+    for step, batch in enumerate(whole[3:]):
+        together = {key: np.empty_like(batch[key]) for key in batch}
+        for host, share in enumerate(shares):
+            for key, value in share[step].items():
+                together[key][host::hosts] = value
+        assert_equal([together], [batch])
+
+
+@pytest.mark.parametrize("reading", WAYS, ids=str)
+def test_validation_is_the_same_whoever_reads_it(reading):
+    sizes = [(2, 3), (3, 2), (2, 3), (2, 3), (4, 4), (3, 2), (2, 3)]
+    expected = evaluation(Source(7, sizes), 2, sizes=sizes)
+    assert_equal(evaluation(Source(7, sizes), 2, sizes=sizes, reading=reading), expected)
+
+
+def test_a_damaged_file_surfaces_from_a_worker_as_one_error_that_names_it():
+    with pytest.raises(UserError) as caught:
+        evaluation(Source(10, broken=(7,)), 3, reading=Reading(workers=2))
+    assert str(caught.value) == "folder/7.png: the image is damaged"
 
 
 @pytest.mark.parametrize("cores", [1, 3, 64])
