@@ -1,11 +1,11 @@
 """Data sets by name: `load(name, directory, task)`.
 
 Every set is sources of examples and what is known of them (`dataset.Dataset`): read in place, as it
-is distributed (`sets`, one file each), or from records made of it before (`prepared`). `loader`
+is distributed (`sets`, one file each), or from records made of it before (`records`). `loader`
 makes batches of the sources, `transforms` changes examples.
 """
 
-from drn_jax.data import prepared
+from drn_jax.data import records
 from drn_jax.data.dataset import Dataset
 from drn_jax.data.findings import Findings
 from drn_jax.data.sets import DATASETS
@@ -42,10 +42,10 @@ def read(name: str, directory: str, task: str, findings: Findings) -> Dataset:
         return entry.read(directory, task, findings)
     if not directory:
         raise UserError(f"data set {name}: give --config.data.dir={entry.lies_as}")
-    folder = prepared.find(directory, name, *entry.prepared_as)
+    folder = records.find(directory, name, *entry.prepared_as)
     if folder is not None:
-        return prepared.load(folder, name, task)
-    draft = prepared.interrupted(directory, name)
+        return records.load(folder, name, task)
+    draft = records.interrupted(directory, name)
     if draft is not None:
         raise UserError(
             f"{draft}: the preparation of {name} was not finished; run the same command again: "

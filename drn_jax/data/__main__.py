@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from drn_jax import cli, data
-from drn_jax.data import check, prepared
+from drn_jax.data import check, prepare, records
 from drn_jax.data.dataset import Dataset, Source
 from drn_jax.data.findings import Findings
 from drn_jax.data.sets import DATASETS, Entry
@@ -106,7 +106,7 @@ def prepare_set(arguments: argparse.Namespace) -> int:
         return 0
     if not arguments.source:
         raise UserError(f"data set {name}: give --source={entry.lies_as}")
-    if prepared.find(arguments.source, name, *entry.prepared_as):
+    if records.find(arguments.source, name, *entry.prepared_as):
         raise UserError(f"--source={arguments.source}: is prepared already; use it as it is")
     findings = Findings()
     dataset = entry.read(arguments.source, entry.tasks[0], findings)
@@ -116,7 +116,7 @@ def prepare_set(arguments: argparse.Namespace) -> int:
         findings.raise_first(f"python -m drn_jax.data check {name} --dir {arguments.source}")
     _print_warnings(findings.warnings)
     try:
-        folder = prepared.prepare(
+        folder = prepare.prepare(
             name,
             dataset,
             _readable(dataset.splits),

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from drn_jax.data.dataset import IGNORED, Dataset, Example, Source
 from drn_jax.data.findings import Findings
+from drn_jax.data.prepare import Progress
 from drn_jax.data.sources import FileSource
 from drn_jax.errors import UserError
 
@@ -20,9 +21,6 @@ is a warning."""
 
 AT_A_TIME = 256
 """Examples handed to the threads together, which bounds what is in memory."""
-
-Progress = Callable[[Iterable[None], int, str], Iterable[None]]
-"""Shows how far an iteration is: (items, how many, title)."""
 
 
 @dataclass

@@ -14,8 +14,9 @@ from PIL import Image
 
 from drn_jax import data
 from drn_jax.data import __main__ as command
-from drn_jax.data import prepared
+from drn_jax.data import prepare
 from drn_jax.data.sources import FileSource
+from drn_jax.errors import UserError
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -229,7 +230,7 @@ def test_check_finds_ten_faults_in_a_copy_of_tiny_imagenet(run, tmp_path):
 def test_training_is_refused_with_the_first_fault_and_the_command_that_lists_all(lists):
     (lists / "images/train/train03.jpg").unlink()
     (lists / "labels/val/val01.png").unlink()
-    with pytest.raises(data.prepared.UserError) as caught:
+    with pytest.raises(UserError) as caught:
         data.load("list_folder", str(lists), "segmentation")
     assert "train03.jpg" in str(caught.value)
     assert f"`python -m drn_jax.data check list_folder --dir {lists}` lists them" in str(
@@ -259,7 +260,7 @@ def test_a_set_is_prepared_once_checked_and_loaded_by_its_name(run, lists, tmp_p
 def test_an_interrupted_preparation_says_how_to_go_on_and_is_not_trained_on(
     run, lists, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(prepared, "SHARD_BYTES", 2000)
+    monkeypatch.setattr(prepare, "SHARD_BYTES", 2000)
     calls = []
     record = FileSource.record
 

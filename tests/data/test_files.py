@@ -12,17 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drn_jax.data.files import (
-    Files,
-    FolderFiles,
-    TarEntry,
-    TarIndex,
-    find,
-    streamed,
-    tar_files,
-    unpacked,
-    zip_files,
-)
+from drn_jax.data.files import Files, FolderFiles, find
+from drn_jax.data.tars import TarEntry, TarIndex, streamed, tar_files, unpacked
+from drn_jax.data.zips import zip_files
 from drn_jax.errors import UserError
 
 Contents = dict[str, bytes]

@@ -18,9 +18,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from drn_jax.data.files import Files, streamed
+from drn_jax.data.files import Files
 from drn_jax.data.findings import Findings
 from drn_jax.data.sources import FileSource, Remark, by
+from drn_jax.data.tars import streamed
 from drn_jax.errors import UserError
 
 _WNID = re.compile(r"n\d{8}")

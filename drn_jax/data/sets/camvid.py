@@ -21,13 +21,14 @@ import os
 import re
 
 from drn_jax.data.dataset import IGNORED, Dataset
-from drn_jax.data.files import Files, FolderFiles, find, zip_files
+from drn_jax.data.files import Files, FolderFiles, find
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.camvid import CAMVID
 from drn_jax.data.labels.space import LabelSpace
 from drn_jax.data.pairs import Keyed, paired
 from drn_jax.data.sets import list_folder
 from drn_jax.data.sources import Colors, FileSource, MappedIds, MaskFiles, by
+from drn_jax.data.zips import zip_files
 from drn_jax.errors import UserError
 
 MEAN = (0.411624, 0.424932, 0.432221)

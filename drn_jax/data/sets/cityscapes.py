@@ -14,12 +14,13 @@ are what is read.
 import os
 
 from drn_jax.data.dataset import Dataset
-from drn_jax.data.files import Files, FolderFiles, find, zip_files
+from drn_jax.data.files import Files, FolderFiles, find
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.cityscapes import CITYSCAPES
 from drn_jax.data.pairs import Keyed, paired
 from drn_jax.data.sets import list_folder
 from drn_jax.data.sources import MappedIds
+from drn_jax.data.zips import zip_files
 from drn_jax.errors import UserError
 
 MEAN = (0.290101, 0.328081, 0.286964)

@@ -27,12 +27,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from drn_jax.data.dataset import IGNORED, IMAGENET_STD, Dataset, Example, Sizes
-from drn_jax.data.files import Files, FolderFiles, find, zip_files
+from drn_jax.data.files import Files, FolderFiles, find
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.coco import COCO
 from drn_jax.data.sets import pascal_voc
 from drn_jax.data.sets.coco_objects import ObjectMasks, compressed, pycocotools_mask
 from drn_jax.data.sources import FileSource, Record
+from drn_jax.data.zips import zip_files
 from drn_jax.errors import UserError
 
 YEARS = (2014, 2017)

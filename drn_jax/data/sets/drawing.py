@@ -15,7 +15,7 @@ from PIL import Image
 
 from drn_jax.data import sources
 from drn_jax.data.dataset import Example, Source
-from drn_jax.data.prepared import Records
+from drn_jax.data.records import Records
 
 STRETCH = 1.2
 """Most that a digit is made wider, and over which it is made narrower."""

@@ -38,13 +38,14 @@ from typing import NamedTuple
 import numpy as np
 
 from drn_jax.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
-from drn_jax.data.files import Files, FolderFiles, find, tar_files
+from drn_jax.data.files import Files, FolderFiles, find
 from drn_jax.data.findings import Findings
 from drn_jax.data.image import read_bytes
 from drn_jax.data.sets import class_folder
 from drn_jax.data.sets.boxes_xml import Annotations, ImageBoxes, XmlFiles, packed
 from drn_jax.data.sets.class_folder import SUFFIXES
 from drn_jax.data.sources import FileSource
+from drn_jax.data.tars import tar_files
 from drn_jax.errors import UserError
 
 TRAIN = "ILSVRC2012_img_train.tar"

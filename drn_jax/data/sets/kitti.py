@@ -20,12 +20,13 @@ import os
 import re
 
 from drn_jax.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
-from drn_jax.data.files import Files, FolderFiles, zip_files
+from drn_jax.data.files import Files, FolderFiles
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.cityscapes import CITYSCAPES
 from drn_jax.data.labels.kitti import KITTI
 from drn_jax.data.pairs import Keyed, paired
 from drn_jax.data.sources import Colors, FileSource, MappedIds
+from drn_jax.data.zips import zip_files
 from drn_jax.errors import UserError
 
 MEAN = (91.347 / 255, 95.551 / 255, 96.194 / 255)

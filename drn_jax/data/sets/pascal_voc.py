@@ -20,11 +20,12 @@ from typing import NamedTuple
 import numpy as np
 
 from drn_jax.data.dataset import IMAGENET_STD, Dataset
-from drn_jax.data.files import Files, FolderFiles, find, tar_files
+from drn_jax.data.files import Files, FolderFiles, find
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.pascal_voc import PASCAL_VOC
 from drn_jax.data.sets import sbd
 from drn_jax.data.sources import ClassIds, FileSource, MaskFiles
+from drn_jax.data.tars import tar_files
 from drn_jax.errors import UserError
 
 MEAN = (116.52 / 255, 111.36 / 255, 102.93 / 255)

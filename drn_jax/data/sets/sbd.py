@@ -25,9 +25,11 @@ import numpy as np
 
 from drn_jax.data import sources
 from drn_jax.data.dataset import IGNORED
-from drn_jax.data.files import Files, FolderFiles, find, unpacked, zip_files
+from drn_jax.data.files import Files, FolderFiles, find
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.pascal_voc import PASCAL_VOC
+from drn_jax.data.tars import unpacked
+from drn_jax.data.zips import zip_files
 from drn_jax.errors import UserError
 
 CLASSES = len(PASCAL_VOC.classes)

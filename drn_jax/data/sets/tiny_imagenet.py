@@ -21,10 +21,11 @@ from typing import NamedTuple
 import numpy as np
 
 from drn_jax.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
-from drn_jax.data.files import Files, FolderFiles, ZipFiles, zip_files
+from drn_jax.data.files import Files, FolderFiles
 from drn_jax.data.findings import Findings
 from drn_jax.data.sets.imagenet import class_names
 from drn_jax.data.sources import FileSource
+from drn_jax.data.zips import ZipFiles, zip_files
 from drn_jax.errors import UserError
 
 SIDE = 64

@@ -18,7 +18,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from drn_jax.data import prepared
+from drn_jax.data import prepare as writing
+from drn_jax.data import records
 from drn_jax.data.dataset import Dataset
 from drn_jax.data.files import FolderFiles
 from drn_jax.data.sources import ClassIds, FileSource, MaskFiles
@@ -85,7 +86,7 @@ def described(sources):
 
 
 def prepare(dataset, place, **options):
-    return prepared.prepare("made", dataset, dataset.splits, place, **options)
+    return writing.prepare("made", dataset, dataset.splits, place, **options)
 
 
 def assert_same_examples(found, expected):
@@ -101,8 +102,8 @@ def assert_same_examples(found, expected):
 def test_a_prepared_set_holds_what_the_source_holds_in_its_order(task, request, tmp_path):
     dataset = request.getfixturevalue("streets" if task == "segmentation" else "photographs")
     folder = prepare(dataset, tmp_path / "data")
-    assert folder == tmp_path / "data" / "made" / prepared.VERSION
-    found = prepared.load(folder, "made", task)
+    assert folder == tmp_path / "data" / "made" / records.VERSION
+    found = records.load(folder, "made", task)
     for split, source in dataset.splits.items():
         assert_same_examples(list(found.splits[split]), list(source))
     for field in ("classes", "mean", "std", "colors"):
@@ -127,16 +128,16 @@ def test_tfds_finds_a_prepared_set_by_its_name(streets, tmp_path):
 
 
 def test_shards_split_the_examples_without_loss(streets, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepared, "SHARD_BYTES", 1500)
+    monkeypatch.setattr(writing, "SHARD_BYTES", 1500)
     folder = prepare(streets, tmp_path)
     assert len(list(folder.glob("made-train.*"))) > 2
     assert_same_examples(
-        list(prepared.load(folder, "made", "segmentation").train), list(streets.train)
+        list(records.load(folder, "made", "segmentation").train), list(streets.train)
     )
 
 
 def test_a_prepared_source_survives_pickling_and_threads(streets, tmp_path):
-    source = prepared.load(prepare(streets, tmp_path), "made", "segmentation").train
+    source = records.load(prepare(streets, tmp_path), "made", "segmentation").train
     expected = list(source)
     assert_same_examples(list(pickle.loads(pickle.dumps(source))), expected)
     found = [None] * 7
@@ -174,40 +175,40 @@ class Stopping:
 def test_an_interrupted_preparation_never_looks_finished_and_goes_on(
     streets, tmp_path, monkeypatch, at
 ):
-    monkeypatch.setattr(prepared, "SHARD_BYTES", 1500)
+    monkeypatch.setattr(writing, "SHARD_BYTES", 1500)
     whole = prepare(streets, tmp_path / "whole")
     stopping = replace(streets, train=Stopping(streets.train, at))
     with pytest.raises(KeyboardInterrupt):
         prepare(stopping, tmp_path / "data")
-    assert prepared.find(str(tmp_path / "data"), "made") is None
-    draft = prepared.interrupted(str(tmp_path / "data"), "made")
+    assert records.find(str(tmp_path / "data"), "made") is None
+    draft = records.interrupted(str(tmp_path / "data"), "made")
     done = {path: path.stat().st_mtime_ns for path in draft.glob("made-*-of-0000?")}
     folder = prepare(streets, tmp_path / "data")
     for path, written in done.items():
         assert (folder / path.name).stat().st_mtime_ns == written
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
     assert_same_examples(
-        list(prepared.load(folder, "made", "segmentation").train), list(streets.train)
+        list(records.load(folder, "made", "segmentation").train), list(streets.train)
     )
 
 
 KILLED = """
 import os, pickle, signal, sys
 from dataclasses import replace
-from drn_jax.data import prepared
+from drn_jax.data import prepare
 sys.path.insert(0, sys.argv[3])
 from kill import Killing
 dataset = pickle.load(open(sys.argv[1], "rb"))
-prepared.SHARD_BYTES = 1500
+prepare.SHARD_BYTES = 1500
 dataset = replace(dataset, train=Killing(dataset.train))
-prepared.prepare("made", dataset, dataset.splits, sys.argv[2])
+prepare.prepare("made", dataset, dataset.splits, sys.argv[2])
 """
 
 
 def test_a_preparation_that_is_killed_never_looks_finished_and_goes_on(
     streets, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(prepared, "SHARD_BYTES", 1500)
+    monkeypatch.setattr(writing, "SHARD_BYTES", 1500)
     (tmp_path / "kill.py").write_text(
         textwrap.dedent("""
         import os, signal
@@ -232,13 +233,13 @@ def test_a_preparation_that_is_killed_never_looks_finished_and_goes_on(
     arguments = [tmp_path / "set.pickle", place, tmp_path]
     killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
-    assert prepared.find(str(place), "made") is None
-    draft = prepared.interrupted(str(place), "made")
+    assert records.find(str(place), "made") is None
+    draft = records.interrupted(str(place), "made")
     assert list(draft.glob("*.tmp"))
     folder = prepare(streets, place)
     assert not list(folder.glob("*.tmp"))
     assert_same_examples(
-        list(prepared.load(folder, "made", "segmentation").train), list(streets.train)
+        list(records.load(folder, "made", "segmentation").train), list(streets.train)
     )
 
 
@@ -249,7 +250,7 @@ def test_shards_of_other_files_are_not_taken_over(streets, tmp_path):
     said = []
     folder = prepare(fewer, tmp_path, say=said.append)
     assert any("written anew" in line for line in said)
-    assert len(prepared.load(folder, "made", "segmentation").train) == 3
+    assert len(records.load(folder, "made", "segmentation").train) == 3
 
 
 def test_a_prepared_set_is_not_written_again(streets, tmp_path):
@@ -277,7 +278,7 @@ def test_a_mask_that_cannot_be_read_stops_the_preparation_by_name(streets, tmp_p
     (tmp_path / "raw/train/3.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"3\.png: not an image"):
         prepare(streets, tmp_path / "data")
-    assert prepared.find(str(tmp_path / "data"), "made") is None
+    assert records.find(str(tmp_path / "data"), "made") is None
 
 
 def test_the_newest_version_is_found_below_the_directory_or_in_it(streets, tmp_path):
@@ -285,17 +286,17 @@ def test_the_newest_version_is_found_below_the_directory_or_in_it(streets, tmp_p
     newer = folder.with_name("1.10.0")
     shutil.copytree(folder, newer)
     shutil.copytree(folder, folder.with_name("1.9.0"))
-    assert prepared.find(str(tmp_path), "other", "made") == newer
-    assert prepared.find(str(folder), "made") == folder
-    assert prepared.find(str(tmp_path), "other") is None
+    assert records.find(str(tmp_path), "other", "made") == newer
+    assert records.find(str(folder), "made") == folder
+    assert records.find(str(tmp_path), "other") is None
 
 
 def test_a_set_of_another_name_or_task_is_refused(streets, tmp_path):
     folder = prepare(streets, tmp_path)
     with pytest.raises(UserError, match="holds made, not camvid"):
-        prepared.load(folder, "camvid", "segmentation")
+        records.load(folder, "camvid", "segmentation")
     with pytest.raises(UserError, match="classification needs image and label"):
-        prepared.load(folder, "made", "classification")
+        records.load(folder, "made", "classification")
 
 
 def test_a_missing_shard_is_named(streets, tmp_path):
@@ -303,12 +304,12 @@ def test_a_missing_shard_is_named(streets, tmp_path):
     (shard,) = folder.glob("made-train.*")
     shard.unlink()
     with pytest.raises(UserError, match=rf"{shard.name}: missing; delete"):
-        prepared.load(folder, "made", "segmentation")
+        records.load(folder, "made", "segmentation")
 
 
 def test_a_damaged_image_in_a_record_is_named(tmp_path, streets):
     (tmp_path / "raw/train/2.jpg").write_bytes((tmp_path / "raw/train/2.jpg").read_bytes()[:-60])
-    source = prepared.load(prepare(streets, tmp_path), "made", "segmentation").train
+    source = records.load(prepare(streets, tmp_path), "made", "segmentation").train
     with pytest.raises(UserError, match=r"record 2 \(train/2\.jpg\): the image is damaged"):
         source[2]
 
@@ -344,8 +345,8 @@ class Imagenet2012(tfds.core.GeneratorBasedBuilder):
 def test_imagenet_as_tfds_prepares_it_is_read_as_it_is(tmp_path):
     tfds.disable_progress_bar()
     Imagenet2012(data_dir=tmp_path, file_format="array_record").download_and_prepare()
-    folder = prepared.find(str(tmp_path), "imagenet", "imagenet2012")
-    found = prepared.load(folder, "imagenet", "classification")
+    folder = records.find(str(tmp_path), "imagenet", "imagenet2012")
+    found = records.load(folder, "imagenet", "classification")
     assert found.classes == ("n01440764", "n01443537")
     assert (len(found.train), len(found.validation)) == (4, 2)
     for example in found.train:
@@ -353,7 +354,7 @@ def test_imagenet_as_tfds_prepares_it_is_read_as_it_is(tmp_path):
         level = int(example["image"][0, 0, 0])
         assert int(example["label"]) == round(level / 40) % 2
     with pytest.raises(UserError, match="segmentation needs image and mask"):
-        prepared.load(folder, "imagenet", "segmentation")
+        records.load(folder, "imagenet", "segmentation")
 
 
 def test_records_in_another_file_format_are_refused(streets, tmp_path):
@@ -361,10 +362,10 @@ def test_records_in_another_file_format_are_refused(streets, tmp_path):
     info = json.loads((folder / "dataset_info.json").read_text())
     (folder / "dataset_info.json").write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
     with pytest.raises(UserError, match="tfrecord, only array_record"):
-        prepared.load(folder, "made", "segmentation")
+        records.load(folder, "made", "segmentation")
 
 
 def test_a_folder_without_metadata_is_not_taken_for_a_prepared_set(streets, tmp_path):
     folder = prepare(streets, tmp_path)
     os.remove(folder / "dataset_info.json")
-    assert prepared.find(str(tmp_path), "made") is None
+    assert records.find(str(tmp_path), "made") is None

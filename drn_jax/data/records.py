@@ -1,0 +1,191 @@
+"""Prepared sets: TFDS's array_record files, as `prepare` writes them, or TFDS itself.
+
+A set lies in DATA_DIR/NAME/VERSION, where TFDS finds it (`tfds.data_source(NAME,
+data_dir=DATA_DIR)`): a record has `image` (the file as it was distributed), `name`, and what the
+set has of `label`, `boxes` (float32 [n, 4], pixel edges) and `mask` (a PNG of class ids, 255
+ignored). `drn_jax.json` beside the records says what no TFDS file does.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from drn_jax.data import image
+from drn_jax.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset, Example, Sizes
+from drn_jax.errors import UserError
+
+VERSION = "1.0.0"
+"""Of the records' layout; TFDS wants one as the folder's name."""
+
+FACTS = "drn_jax.json"
+
+
+def find(directory: str, *names: str) -> Path | None:
+    """The folder of a prepared set: `directory` itself, or below it the newest version of the first
+    of the sets `names` that is there; None if there is none."""
+    if _is_prepared(Path(directory)):
+        return Path(directory)
+    for name in names:
+        versions = filter(_is_prepared, (Path(directory) / name).glob("*.*.*"))
+        if newest := max(versions, key=_version, default=None):
+            return newest
+    return None
+
+
+def interrupted(directory: str, name: str) -> Path | None:
+    """The folder of a preparation that has not been finished, if there is one."""
+    draft = unfinished(directory, name)
+    return draft if draft.exists() else None
+
+
+def unfinished(data_dir: str | os.PathLike[str], name: str) -> Path:
+    """Where a set lies while it is being prepared."""
+    return Path(data_dir) / name / f"{VERSION}.unfinished"
+
+
+def load(folder: Path, name: str, task: str) -> Dataset:
+    """The prepared set `name`; or one that TFDS prepared elsewhere as array_record, with `image`
+    and `label` (ImageNet's, for instance), which is given ImageNet's statistics.
+
+    Raises: UserError for a damaged set, one of another file format, or one without labels for the
+      task.
+    """
+    import tensorflow_datasets as tfds  # A second.
+
+    builder = _opened(folder)
+    needed = "label" if task == "classification" else "mask"
+    if needed not in builder.info.features or "image" not in builder.info.features:
+        raise UserError(
+            f"{folder}: its records have {', '.join(sorted(builder.info.features))}, but {task} "
+            f"needs image and {needed}"
+        )
+    path = folder / FACTS
+    if path.exists():
+        facts = json.loads(path.read_text())
+        if builder.name != name:
+            raise UserError(f"{folder}: holds {builder.name}, not {name}; name another folder")
+    else:
+        facts = _foreign(builder, folder)
+    pictures = [name for name in ("image", "mask") if name in builder.info.features]
+    raw: Any = {name: tfds.decode.SkipDecoding() for name in pictures}
+    splits = {
+        split: Records(builder.as_data_source(split, decoders=raw), str(folder / split), _example)
+        for split in facts["splits"]
+    }
+    sizes = {split: _sizes(found["sizes"]) for split, found in facts["splits"].items()}
+    return Dataset(
+        name=builder.name,
+        classes=tuple(facts["classes"]),
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits.get("test"),
+        mean=_triple(facts["mean"]),
+        std=_triple(facts["std"]),
+        colors=tuple(map(_triple, facts["colors"])) if facts["colors"] else None,
+        train_sizes=partial(_given, sizes["train"]),
+        validation_sizes=partial(_given, sizes["validation"]),
+    )
+
+
+class Records:
+    """The records of a split of a TFDS builder as a `dataset.Source`."""
+
+    def __init__(self, records: Any, name: str, decode: Callable[[Any, str], Example]) -> None:
+        """`decode` makes an example of a record, and receives what errors call the record."""
+        self._records, self._name, self._decode = records, name, decode
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Example:
+        if index >= len(self):
+            raise IndexError(index)  # That iteration ends, as it does for every sequence.
+        return self._decode(self._records[index], self.where(index))
+
+    def where(self, index: int) -> str:
+        """What errors call the record."""
+        return f"{self._name}, record {index}"
+
+
+def _is_prepared(folder: Path) -> bool:
+    """Whether TFDS, or `prepare`, has finished this folder."""
+    return (folder / "dataset_info.json").is_file() and (folder / "features.json").is_file()
+
+
+def _version(folder: Path) -> list[int]:
+    return [int(part) if part.isdigit() else -1 for part in folder.name.split(".")]
+
+
+def _opened(folder: Path) -> Any:
+    """The read-only builder of a prepared set; UserError unless all its files are there."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(folder)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{folder}: not a set that TFDS can read ({reason}); prepare it anew"
+        ) from error
+    found = builder.info.file_format
+    if found is None or found.value != "array_record":
+        raise UserError(
+            f"{folder}: its file format is {found and found.value}, only array_record can be read "
+            "without TensorFlow; prepare it with file_format='array_record'"
+        )
+    for split in builder.info.splits.values():
+        for path in split.filepaths:
+            if not os.path.exists(path):
+                raise UserError(f"{path}: missing; delete {folder} and prepare the set anew")
+    return builder
+
+
+def _foreign(builder: Any, folder: Path) -> dict[str, Any]:
+    """What `drn_jax.json` would say of a set that TFDS prepared."""
+    splits = [split for split in ("train", "validation") if split in builder.info.splits]
+    if "label" not in builder.info.features:
+        raise UserError(f"{folder}: prepared by others, and not for classification")
+    if len(splits) < 2:
+        raise UserError(
+            f"{folder}: has the splits {', '.join(builder.info.splits)}, but train and validation "
+            "are needed"
+        )
+    return {
+        "classes": builder.info.features["label"].names,
+        "colors": None,
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+        "splits": {split: {"sizes": None} for split in splits},
+    }
+
+
+def _example(record: Any, where: str) -> Example:
+    """A record as an example, decoded."""
+    name = record.get("name", record.get("file_name", b""))
+    where = f"{where} ({name.decode()})" if name else where
+    example: Example = {"image": image.decode_rgb(record["image"], where)}
+    if "label" in record:
+        example["label"] = np.array(record["label"], np.int32)
+    if "boxes" in record:
+        example["boxes"] = np.asarray(record["boxes"], np.float32).reshape(-1, 4)
+    if "mask" in record:
+        example["mask"] = image.decode_mask(record["mask"], where)
+    return example
+
+
+def _sizes(listed: list[list[int]] | None) -> Sizes | None:
+    return None if listed is None else tuple((height, width) for height, width in listed)
+
+
+def _given(sizes: Sizes | None) -> Sizes | None:
+    return sizes
+
+
+def _triple(values: list[Any]) -> Any:
+    first, second, third = values
+    return first, second, third

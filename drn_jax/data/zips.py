@@ -1,0 +1,105 @@
+"""Files in a .zip, read in place."""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from drn_jax.data.files import below, visible
+from drn_jax.errors import UserError
+
+
+class ZipEntry(NamedTuple):
+    """Where a file of a .zip lies: the fields of its directory that a read needs."""
+
+    offset: int
+    stored: int
+    method: int
+    crc: int
+
+
+@dataclass(frozen=True)
+class ZipFiles:
+    """Files in a .zip."""
+
+    path: str
+    entries: Mapping[str, ZipEntry]
+
+    def where(self, name: str) -> str:
+        return f"{self.path}/{name}"
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries
+
+    def under(self, folder: str) -> list[str]:
+        return visible(below(self.entries, folder))
+
+    def read(self, name: str) -> bytes:
+        entry = self._entry(name)
+        try:
+            data = self._stored(entry, entry.stored)
+            if entry.method == zipfile.ZIP_DEFLATED:
+                data = zlib.decompress(data, wbits=-zlib.MAX_WBITS)
+        except (OSError, zlib.error) as error:
+            raise UserError(f"{self.where(name)}: cannot be read ({error})") from error
+        if zlib.crc32(data) != entry.crc:
+            raise UserError(f"{self.where(name)}: damaged (checksum differs); fetch the .zip again")
+        return data
+
+    def head(self, name: str, count: int) -> bytes:
+        entry = self._entry(name)
+        try:
+            # Deflate makes what it can't compress longer, and begins with its tables.
+            data = self._stored(entry, min(entry.stored, count + count // 100 + 1024))
+            if entry.method == zipfile.ZIP_DEFLATED:
+                data = zlib.decompressobj(wbits=-zlib.MAX_WBITS).decompress(data, count)
+            data = data[:count]
+        except (OSError, zlib.error) as error:
+            raise UserError(f"{self.where(name)}: cannot be read ({error})") from error
+        return data
+
+    def _entry(self, name: str) -> ZipEntry:
+        if name not in self.entries:
+            raise UserError(f"{self.where(name)}: not in the archive; fetch it again")
+        return self.entries[name]
+
+    def _stored(self, entry: ZipEntry, count: int) -> bytes:
+        with open(self.path, "rb") as file:
+            file.seek(entry.offset)
+            # The directory does not tell how long the name and the extra field in front of the data
+            # are: the local header does, in its last four bytes.
+            header = file.read(30)
+            lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(
+                header[28:30], "little"
+            )
+            file.seek(lengths, os.SEEK_CUR)
+            return file.read(count)
+
+
+def zip_files(path: str, top: str = "") -> ZipFiles:
+    """The files of a .zip below its folder `top`, which is left out of their names.
+
+    Raises: UserError for what is no .zip, or one that is encrypted or compressed in a way that
+      can't be read in place.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            listed = archive.infolist()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; check the path") from error
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a readable .zip ({error}); fetch it again") from error
+    entries = {}
+    for e in listed:
+        if e.is_dir() or not e.filename.startswith(top):
+            continue
+        if e.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or e.flag_bits & 1:
+            raise UserError(
+                f"{path}/{e.filename}: encrypted, or compressed in a way that is not read here; "
+                "make the .zip anew with plain `deflate`, or extract it"
+            )
+        entry = ZipEntry(e.header_offset, e.compress_size, e.compress_type, e.CRC)
+        entries[e.filename.removeprefix(top)] = entry
+    return ZipFiles(path, entries)
