@@ -61,7 +61,7 @@ def decode_rgb(data: bytes, where: str) -> np.ndarray:
     if image.mode in ("P", "PA"):
         # PIL warns when it drops a palette's transparency; by way of alpha it does not.
         image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def decode_mask(data: bytes, where: str) -> np.ndarray:

@@ -225,11 +225,21 @@ def flip(example: Example) -> Example:
     """The example mirrored left and right."""
     out = dict(example)
     for key in _pixels(example):
-        out[key] = np.ascontiguousarray(example[key][:, ::-1])
+        out[key] = mirrored(example[key])
     if "boxes" in example:
         width = size_of(example)[1]
         x1, y1, x2, y2 = example["boxes"].T
         out["boxes"] = np.stack([width - x2, y1, width - x1, y2], axis=1).astype(np.float32)
+    return out
+
+
+def mirrored(array: np.ndarray) -> np.ndarray:
+    """An image [H, W, C] or a mask [H, W] mirrored left and right."""
+    if array.ndim == 2:
+        return np.ascontiguousarray(array[:, ::-1])
+    out = np.empty_like(array)
+    for channel in range(array.shape[2]):  # NumPy copies backwards runs of 3 bytes five times slower.
+        out[..., channel] = array[:, ::-1, channel]
     return out
 
 
