@@ -238,7 +238,7 @@ def mirrored(array: np.ndarray) -> np.ndarray:
     if array.ndim == 2:
         return np.ascontiguousarray(array[:, ::-1])
     out = np.empty_like(array)
-    for channel in range(array.shape[2]):  # Backwards by runs of 3 bytes NumPy is five times slower.
+    for channel in range(array.shape[2]):  # At once, NumPy takes five times as long.
         out[..., channel] = array[:, ::-1, channel]
     return out
 
