@@ -6,8 +6,8 @@
     python -m drn_jax.data show NAME --dir DIR                        a picture of some examples
 
 DIR is a folder as the set is distributed, archives and all, or the --data_dir of `prepare`; so is
---config.data.dir of train.py and eval.py. Most sets can be trained on in place; preparing makes
-reading faster, and is needed where `list` says so.
+--config.data.dir of train.py and eval.py. Every set can be trained on in place; preparing makes
+the start quicker, and reading, where masks are made of something else.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
     listing.add_argument("name", nargs="?", default="", help="one set alone")
     listing.set_defaults(act=list_sets)
     writing = commands.add_parser("prepare", help="a set as distributed to array_record files")
-    writing.add_argument("name")
+    writing.add_argument("name", help="of the set; see `list`")
     writing.add_argument("--source", default="", help="the set as it is distributed; see `list`")
     writing.add_argument("--data_dir", required=True, help="where NAME/VERSION will lie")
     writing.add_argument(
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def _add_place(command: argparse.ArgumentParser) -> None:
-    command.add_argument("name")
+    command.add_argument("name", help="of the set; see `list`")
     command.add_argument(
         "--dir", "--source", "--data_dir", default="", help="the set as distributed, or prepared"
     )
