@@ -237,6 +237,9 @@ def parse(config: Mapping[str, Any] | ConfigDict) -> Config:
         if getattr(parsed, name) < 1:
             raise UserError(f"config.{name} = {getattr(parsed, name)} must be at least 1")
     _one_of_two("config", parsed)
+    _check_reading(parsed.reading)
+    if not isinstance(parsed.data, MapData):
+        _check_colors(parsed.data)
     if isinstance(parsed.schedule, StepSchedule):
         _one_of_two("config.schedule", parsed.schedule)
     return parsed
@@ -250,6 +253,24 @@ def _one_of_two(where: str, counted: Config | StepSchedule) -> None:
             f"{where}.epochs = {given[0]} and {where}.steps = {given[1]}: one must be at least 1, "
             "the other 0"
         )
+
+
+def _check_reading(reading: Reading) -> None:
+    for name, least in (("threads", 0), ("workers", 0), ("prefetch", 1)):
+        if getattr(reading, name) < least:
+            raise UserError(
+                f"config.reading.{name} = {getattr(reading, name)} must be at least {least}"
+            )
+
+
+def _check_colors(data: ClassificationData | SegmentationData) -> None:
+    if min(data.jitter) < 0 or data.jitter[3] > 0.5:
+        raise UserError(
+            f"config.data.jitter = {data.jitter}: none may be negative, nor the last, hue, above "
+            "0.5, half the colour circle"
+        )
+    if data.lighting < 0:
+        raise UserError(f"config.data.lighting = {data.lighting} can't be negative")
 
 
 def changes(before: Any, now: Any, where: str = "config") -> list[str]:

@@ -204,6 +204,22 @@ def test_exactly_one_of_epochs_and_steps_is_given(where, epochs, steps):
         assert (counted.epochs, counted.steps) == (one.get("epochs", 0), one.get("steps", 0))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("reading", {"threads": -1}, "config.reading.threads = -1 must be at least 0"),
+        ("reading", {"workers": -1}, "config.reading.workers = -1 must be at least 0"),
+        ("reading", {"prefetch": 0}, "config.reading.prefetch = 0 must be at least 1"),
+        ("data.jitter", (0.0, -0.1, 0.0, 0.0), "config.data.jitter = (0.0, -0.1, 0.0, 0.0): none"),
+        ("data.jitter", (0.0, 0.0, 0.0, 0.6), "config.data.jitter = (0.0, 0.0, 0.0, 0.6): none"),
+        ("data.lighting", -0.1, "config.data.lighting = -0.1 can't be negative"),
+    ],
+)
+def test_numbers_of_reading_and_colours_that_cannot_be_are_errors(field, value, says):
+    assert error_of(with_field(field, value)).startswith(says)
+    assert error_of(with_field(field, value, segmentation)).startswith(says)
+
+
 def test_the_fields_of_the_data_depend_on_the_task():
     message = error_of(with_field("data.rotate", 10))
     assert message.startswith("unknown field config.data.rotate")

@@ -5,19 +5,24 @@ is distributed (`sets`, one file each), or from records made of it before (`reco
 makes batches of the sources, `transforms` changes examples.
 """
 
+from dataclasses import replace
+
 from drn_jax.data import records
-from drn_jax.data.dataset import Dataset
+from drn_jax.data.dataset import Dataset, Source
 from drn_jax.data.findings import Findings
 from drn_jax.data.sets import DATASETS
+from drn_jax.data.sources import FileSource
 from drn_jax.errors import UserError, nearest
 
 __all__ = ["DATASETS", "load", "read"]
 
 
-def load(name: str, directory: str, task: str) -> Dataset:
+def load(name: str, directory: str, task: str, boxes: bool = False) -> Dataset:
     """The data set `name` for a task ("classification", "segmentation").
 
     Args:
+      boxes: read them, too, where they lie in files of their own; what is wrong with them is no
+        matter for those who do not need them.
       directory: the folder (or archive) that holds the set, as distributed or prepared; "" where
         the set has a default place.
 
@@ -26,7 +31,14 @@ def load(name: str, directory: str, task: str) -> Dataset:
     findings = Findings()
     dataset = read(name, directory, task, findings)
     findings.raise_first(f"python -m drn_jax.data check {name} --dir {directory}")
-    return dataset
+    if boxes:
+        return dataset
+    return replace(
+        dataset,
+        train=_without_boxes(dataset.train),
+        validation=_without_boxes(dataset.validation),
+        test=dataset.test and _without_boxes(dataset.test),
+    )
 
 
 def read(name: str, directory: str, task: str, findings: Findings) -> Dataset:
@@ -39,7 +51,7 @@ def read(name: str, directory: str, task: str, findings: Findings) -> Dataset:
             f"data set {name} has no labels for {task}: use it for {' or '.join(entry.tasks)}"
         )
     if not entry.lies_as:
-        return entry.read(directory, task, findings)
+        return replace(entry.read(directory, task, findings), name=name)
     if not directory:
         raise UserError(f"data set {name}: give --config.data.dir={entry.lies_as}")
     folder = records.find(directory, name, *entry.prepared_as)
@@ -51,4 +63,10 @@ def read(name: str, directory: str, task: str, findings: Findings) -> Dataset:
             f"{draft}: the preparation of {name} was not finished; run the same command again: "
             f"python -m drn_jax.data prepare {name} --source SOURCE --data_dir {directory}"
         )
-    return entry.read(directory, task, findings)
+    return replace(entry.read(directory, task, findings), name=name)
+
+
+def _without_boxes(source: Source) -> Source:
+    if not isinstance(source, FileSource):
+        return source
+    return replace(source, boxes=None, remarks=None)

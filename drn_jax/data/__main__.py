@@ -64,6 +64,9 @@ def main() -> None:
         sys.exit(arguments.act(arguments))
     except UserError as error:
         cli.fail(str(error))
+    except KeyboardInterrupt:
+        console.say("stopped")
+        sys.exit(130)
 
 
 def _add_place(command: argparse.ArgumentParser) -> None:
@@ -108,18 +111,26 @@ def prepare_set(arguments: argparse.Namespace) -> int:
         raise UserError(f"data set {name}: give --source={entry.lies_as}")
     if records.find(arguments.source, name, *entry.prepared_as):
         raise UserError(f"--source={arguments.source}: is prepared already; use it as it is")
+    if there := records.find(arguments.data_dir, name):
+        console.say(f"{there} is there already: delete it to prepare {name} anew")
+        return 0
     findings = Findings()
     dataset = entry.read(arguments.source, entry.tasks[0], findings)
-    if arguments.partial:
-        _print_warnings({"examples that are left out": findings.faults})
-    else:
+    splits = _readable(dataset.splits)
+    if not arguments.partial:
         findings.raise_first(f"python -m drn_jax.data check {name} --dir {arguments.source}")
     _print_warnings(findings.warnings)
     try:
+        if arguments.partial:
+            splits = {
+                split: prepare.sound(source, findings, console.progress, f"{name}: {split}, check")
+                for split, source in splits.items()
+            }
+            _print_warnings({"faults, left out": findings.faults})
         folder = prepare.prepare(
             name,
             dataset,
-            _readable(dataset.splits),
+            splits,
             arguments.data_dir,
             about=entry.about,
             progress=console.progress,
@@ -128,7 +139,7 @@ def prepare_set(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         console.say("stopped; what is written stays, and the same command goes on from it")
         return 130
-    counts = ", ".join(f"{len(source):,} for {split}" for split, source in dataset.splits.items())
+    counts = ", ".join(f"{len(source):,} for {split}" for split, source in splits.items())
     console.say(f"{name}: {counts}; in {folder}")
     console.say(f"use it with --config.data.name={name} --config.data.dir={arguments.data_dir}")
     return 0

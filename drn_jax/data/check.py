@@ -114,7 +114,8 @@ def _decoded(
         except UserError as error:
             return error, ()
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
         for first in range(0, len(source), AT_A_TIME):
             indices = range(first, min(first + AT_A_TIME, len(source)))
             for index, (found, said) in zip(indices, pool.map(facts, indices), strict=True):
@@ -127,6 +128,8 @@ def _decoded(
                 for kind, text in said:
                     findings.warn(kind, text)
                 yield
+    finally:
+        pool.shutdown(cancel_futures=True)  # Whoever stops it should not wait for the others.
 
 
 def _facts(example: Example, task: str, classes: int) -> _Facts:

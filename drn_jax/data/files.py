@@ -53,8 +53,12 @@ class FolderFiles:
     def under(self, folder: str) -> list[str]:
         found = []
         top = self.where(folder) if folder else self.folder
-        for root, folders, names in os.walk(top, followlinks=True):
-            folders[:] = [name for name in folders if not name.startswith(".")]
+        for root, folders, names in os.walk(top, onerror=_refuse, followlinks=True):
+            folders[:] = [
+                name
+                for name in folders
+                if not name.startswith(".") and not _leads_up(os.path.join(root, name))
+            ]
             above = os.path.relpath(root, self.folder).replace(os.sep, "/")
             prefix = "" if above == "." else f"{above}/"
             found += [prefix + name for name in names]
@@ -92,6 +96,14 @@ class MemoryFiles:
         return self.read(name)[:count]
 
 
+def require_folder(path: str, otherwise: str = "check the path") -> None:
+    """Raise UserError unless there is a folder; `otherwise` says what to do if there is nothing."""
+    if os.path.isfile(path):
+        raise UserError(f"{path}: is a file; name the folder that it lies in")
+    if not os.path.isdir(path):
+        raise UserError(f"{path}: no such folder; {otherwise}")
+
+
 def find(directory: str, *names: str) -> str | None:
     """The path of the first of the files or folders `names` that `directory` has; else None."""
     for name in names:
@@ -99,6 +111,23 @@ def find(directory: str, *names: str) -> str | None:
         if os.path.exists(path):
             return path
     return None
+
+
+def _refuse(error: OSError) -> None:
+    """Raise UserError for a folder that may not be looked into; one that is missing is empty."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise UserError(
+            f"{error.filename}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
+
+
+def _leads_up(folder: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    if not os.path.islink(folder):
+        return False
+    target = os.path.realpath(folder)
+    above = os.path.realpath(os.path.dirname(folder))
+    return os.path.commonpath([target, above]) == target
 
 
 def below(names: Iterable[str], folder: str) -> list[str]:

@@ -15,6 +15,7 @@ from absl import flags
 
 from drn_jax.data.dataset import Example, Source
 from drn_jax.data.reading import Reading
+from drn_jax.errors import UserError
 
 Augment = Callable[[Example, np.random.Generator], Example]
 Transform = Callable[[Example], Example]
@@ -41,7 +42,10 @@ def training_batches(
       keys: what of an example goes into the batch ("image", "label", ...), stacked on axis 0.
       augment: makes examples of equal size; draws only from the generator that it is given.
       start_step: batches to skip, at no cost.
+
+    Raises: UserError if the hosts do not divide the batch.
     """
+    share = _share(batch_size, hosts)
 
     def prepare(example: Example, rng: np.random.Generator) -> Example:
         example = augment(example, rng)
@@ -49,7 +53,6 @@ def training_batches(
 
     examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None)
     # Sharded after the augmentation: a seed belongs to a position, not to a host.
-    share = batch_size // hosts
     mine = examples.random_map(prepare)[host::hosts][start_step * share :]
     return _batches(mine, share, reading)
 
@@ -69,9 +72,11 @@ def evaluation_batches(
 
     A batch is filled up with copies; `valid`, bool [N], is False for those. `sizes` gives each
     image's (height, width) after `transform` where they differ: only equals share a batch.
+
+    Raises: UserError if the hosts do not divide the batch.
     """
+    share = _share(batch_size, hosts)
     plan = _plan(len(source), batch_size, sizes)
-    share = batch_size // hosts
     mine = plan[:, host * share : (host + 1) * share].reshape(-1)
 
     def load(position: int) -> Example:
@@ -83,6 +88,13 @@ def evaluation_batches(
         return {key: example[key] for key in keys} | {"valid": np.array(valid)}
 
     return _batches(grain.MapDataset.range(len(mine)).map(load), share, reading)
+
+
+def _share(batch_size: int, hosts: int) -> int:
+    """The examples of a batch that each host makes."""
+    if batch_size % hosts:
+        raise UserError(f"a batch of {batch_size} can't be split over {hosts} hosts")
+    return batch_size // hosts
 
 
 def _plan(count: int, batch_size: int, sizes: Sequence[tuple[int, int]] | None) -> np.ndarray:

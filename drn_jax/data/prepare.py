@@ -11,14 +11,18 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from drn_jax.data.dataset import Dataset
+from drn_jax.data.dataset import Dataset, Example, Sizes
+from drn_jax.data.findings import Findings
 from drn_jax.data.records import FACTS, VERSION, unfinished
 from drn_jax.data.sources import Readable, Record, png
+from drn_jax.errors import UserError
 
 SHARD_BYTES = 128 << 20
 """About how large a shard becomes."""
@@ -48,13 +52,109 @@ def prepare(
 
     Returns: the folder of the prepared set.
 
-    Raises: UserError for an example that can't be read; what is written so far stays.
+    Raises: UserError for an example that can't be read, and where nothing can be written; what is
+      written so far stays.
     """
     folder = Path(data_dir) / name / VERSION
-    if folder.exists():
+    if os.path.exists(folder):
         say(f"{folder} is there already: delete it to prepare {name} anew")
         return folder
-    draft = unfinished(data_dir, name)
+    try:
+        _write_set(name, dataset, splits, folder, unfinished(data_dir, name), about, progress, say)
+    except OSError as error:
+        if os.path.exists(folder):  # As the other leaves it, nothing of ours is missing.
+            say(f"{folder} was prepared by another command meanwhile")
+            return folder
+        where = error.filename or folder
+        raise UserError(
+            f"{where}: cannot be written ({error.strerror or error}); free space or give another "
+            "--data_dir, and run the same command again"
+        ) from error
+    return folder
+
+
+@dataclass(frozen=True)
+class Some:
+    """Some examples of a source, with the (height, width) of each."""
+
+    source: Readable
+    indices: tuple[int, ...]
+    shapes: tuple[tuple[int, int], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.source.names[index] for index in self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.source[self.indices[index]]
+
+    def where(self, index: int) -> str:
+        return self.source.where(self.indices[index])
+
+    def record(self, index: int) -> Record:
+        return self.source.record(self.indices[index])
+
+    def sizes(self) -> Sizes | None:
+        return self.shapes if len(set(self.shapes)) > 1 else None
+
+
+def sound(
+    source: Readable,
+    findings: Findings,
+    progress: Progress = lambda items, total, title: items,
+    title: str = "",
+) -> Some:
+    """The examples of a source that can be decoded; the others become faults.
+
+    Raises: UserError if there is none.
+    """
+
+    def shape(index: int) -> tuple[int, int] | UserError:
+        try:
+            height, width = source[index]["image"].shape[:2]
+            return height, width
+        except UserError as error:
+            return error
+
+    shapes: dict[int, tuple[int, int]] = {}
+
+    def decoded() -> Iterator[None]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            try:
+                for index, found in enumerate(pool.map(shape, range(len(source)))):
+                    if isinstance(found, UserError):
+                        findings.fault(str(found))
+                    else:
+                        shapes[index] = found
+                    yield
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    for _ in progress(decoded(), len(source), title):
+        pass
+    if not shapes:
+        raise UserError(
+            f"{source.where(0)}: neither it nor any other of its split can be decoded; "
+            "`python -m drn_jax.data check` says why"
+        )
+    return Some(source, tuple(shapes), tuple(shapes.values()))
+
+
+def _write_set(
+    name: str,
+    dataset: Dataset,
+    splits: Mapping[str, Readable],
+    folder: Path,
+    draft: Path,
+    about: str,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> None:
+    """Write a set into the draft, and make it the folder."""
     shards = {split: _shards(source) for split, source in splits.items()}
     plan = {
         "version": VERSION,
@@ -80,7 +180,6 @@ def prepare(
             pass
     _finish(draft, name, dataset, splits, shards, features, about)
     os.replace(draft, folder)
-    return folder
 
 
 def _shards(source: Readable) -> list[range]:
@@ -99,7 +198,7 @@ def _digest(names: Iterable[str]) -> str:
 def _start(draft: Path, plan: Any, say: Callable[[str], None]) -> None:
     """Make the draft, or find it as an interrupted call of the same plan has left it."""
     path = draft / _PLAN
-    if draft.exists() and (not path.exists() or json.loads(path.read_text()) != plan):
+    if draft.exists() and _plan(path) != plan:
         say(f"{draft} holds shards of other files: written anew")
         shutil.rmtree(draft)
     draft.mkdir(parents=True, exist_ok=True)
@@ -107,6 +206,14 @@ def _start(draft: Path, plan: Any, say: Callable[[str], None]) -> None:
         new = draft / f"{_PLAN}.{os.getpid()}"
         new.write_text(json.dumps(plan))
         os.replace(new, path)
+
+
+def _plan(path: Path) -> Any:
+    """What an interrupted call has meant to write; None if that can't be told."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _shard_path(draft: Path, name: str, split: str, number: int, count: int) -> Path:
@@ -141,17 +248,35 @@ def _write(left: list[tuple[Path, range]], source: Readable, features: Any) -> I
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for path, indices in left:
             new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-            writer = ArrayRecordWriter(str(new), "group_size:1,uncompressed")
             try:
-                for data in pool.map(encoded, indices):
-                    writer.write(data)
-                    yield
+                with _written(ArrayRecordWriter(str(new), "group_size:1,uncompressed")) as write:
+                    for data in pool.map(encoded, indices):
+                        write(data)
+                        yield
             except BaseException:
                 pool.shutdown(cancel_futures=True)
+                new.unlink(missing_ok=True)  # A full disk should not stay so.
                 raise
-            finally:
-                writer.close()
             os.replace(new, path)
+
+
+@contextmanager
+def _written(writer: Any) -> Iterator[Callable[[bytes], None]]:
+    """What writes a record; closes the writer. Raises: OSError where it raises RuntimeError."""
+
+    def attempt(act: Callable[..., None], *arguments: bytes) -> None:
+        try:
+            act(*arguments)
+        except RuntimeError as error:
+            raise OSError(" ".join(str(error).split())[:200]) from error
+
+    try:
+        yield lambda data: attempt(writer.write, data)
+    except BaseException:
+        with suppress(OSError):  # The first error is the one to tell.
+            attempt(writer.close)
+        raise
+    attempt(writer.close)
 
 
 def _fields(record: Record) -> dict[str, Any]:

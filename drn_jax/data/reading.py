@@ -12,5 +12,5 @@ class Reading:
     workers: int = 0
     """Processes besides the program's own, where Python holds the threads up; 0: none."""
     prefetch: int = 4
-    """Batches read ahead, at most, over all processes; so this bounds the memory of the input
-    side."""
+    """Batches read ahead, at most, over all processes, but for an example or two that each worker
+    holds; so this bounds the memory of the input side."""

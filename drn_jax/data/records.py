@@ -27,20 +27,26 @@ FACTS = "drn_jax.json"
 
 def find(directory: str, *names: str) -> Path | None:
     """The folder of a prepared set: `directory` itself, or below it the newest version of the first
-    of the sets `names` that is there; None if there is none."""
+    of the sets `names` that is there; None if there is none. UserError if it may not be looked
+    into."""
     if _is_prepared(Path(directory)):
         return Path(directory)
-    for name in names:
-        versions = filter(_is_prepared, (Path(directory) / name).glob("*.*.*"))
-        if newest := max(versions, key=_version, default=None):
-            return newest
+    try:
+        for name in names:
+            versions = filter(_is_prepared, (Path(directory) / name).glob("*.*.*"))
+            if newest := max(versions, key=_version, default=None):
+                return newest
+    except PermissionError as error:
+        raise UserError(
+            f"{directory}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
     return None
 
 
 def interrupted(directory: str, name: str) -> Path | None:
     """The folder of a preparation that has not been finished, if there is one."""
     draft = unfinished(directory, name)
-    return draft if draft.exists() else None
+    return draft if os.path.exists(draft) else None
 
 
 def unfinished(data_dir: str | os.PathLike[str], name: str) -> Path:
@@ -66,7 +72,7 @@ def load(folder: Path, name: str, task: str) -> Dataset:
         )
     path = folder / FACTS
     if path.exists():
-        facts = json.loads(path.read_text())
+        facts = _facts(path)
         if builder.name != name:
             raise UserError(f"{folder}: holds {builder.name}, not {name}; name another folder")
     else:
@@ -105,7 +111,15 @@ class Records:
     def __getitem__(self, index: int) -> Example:
         if index >= len(self):
             raise IndexError(index)  # That iteration ends, as it does for every sequence.
-        return self._decode(self._records[index], self.where(index))
+        try:
+            record = self._records[index]
+        except (OSError, RuntimeError, ValueError) as error:  # array_record's checksums
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{self.where(index)}: cannot be read ({reason}); delete the prepared set and "
+                "prepare it anew"
+            ) from error
+        return self._decode(record, self.where(index))
 
     def where(self, index: int) -> str:
         """What errors call the record."""
@@ -113,8 +127,8 @@ class Records:
 
 
 def _is_prepared(folder: Path) -> bool:
-    """Whether TFDS, or `prepare`, has finished this folder."""
-    return (folder / "dataset_info.json").is_file() and (folder / "features.json").is_file()
+    """Whether TFDS, or `prepare`, has finished this folder, and it may be looked into."""
+    return all(os.path.isfile(folder / name) for name in ("dataset_info.json", "features.json"))
 
 
 def _version(folder: Path) -> list[int]:
@@ -143,6 +157,16 @@ def _opened(folder: Path) -> Any:
             if not os.path.exists(path):
                 raise UserError(f"{path}: missing; delete {folder} and prepare the set anew")
     return builder
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What `prepare` wrote beside the records; UserError if it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); delete {path.parent} and prepare the set anew"
+        ) from error
 
 
 def _foreign(builder: Any, folder: Path) -> dict[str, Any]:

@@ -118,6 +118,10 @@ class FileSource:
     remarks: Callable[[int], tuple[Remark, ...]] | None = None
     """What a check should warn of in an example and its arrays don't show."""
 
+    def __post_init__(self) -> None:
+        if self.size is not None and self.boxes is not None:
+            raise ValueError("images that are resized have no boxes here")
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -248,17 +252,17 @@ class Colors:
         painted = image.decode_rgb(data, where).astype(np.int32)
         packed = painted[..., 0] << 16 | painted[..., 1] << 8 | painted[..., 2]
         table = {r << 16 | g << 8 | b: here for (r, g, b), here in self.ids}
-        colors, index = np.unique(packed, return_inverse=True)
-        unknown = [color for color in colors.tolist() if color not in table]
-        if unknown:
-            row, column = np.argwhere(packed == unknown[0])[0]
+        colors = np.array(sorted(table), np.int32)
+        place = np.searchsorted(colors, packed).clip(max=len(colors) - 1)
+        unknown = np.argwhere(colors[place] != packed)
+        if len(unknown):
+            row, column = unknown[0]
             color = tuple(painted[row, column].tolist())
             raise UserError(
                 f"{where}: colour {color} at row {row}, column {column} is none of this set's; "
                 "masks must not be resized by interpolation, nor saved as JPEG"
             )
-        here = np.array([table[color] for color in colors.tolist()], np.uint8)
-        return here[index].reshape(packed.shape)
+        return np.array([table[color] for color in colors.tolist()], np.uint8)[place]
 
 
 def known(mask: np.ndarray, listed: np.ndarray, where: str, otherwise: str) -> np.ndarray:

@@ -105,6 +105,10 @@ def tar_files(path: str) -> TarFiles:
             _index(file, 0, os.path.getsize(path), "", names, places)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
+    except PermissionError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
     except (OSError, tarfile.TarError) as error:
         raise UserError(
             f"{path}: not a readable .tar without compression ({error}); fetch it again, or "

@@ -225,7 +225,7 @@ def flip(example: Example) -> Example:
     """The example mirrored left and right."""
     out = dict(example)
     for key in _pixels(example):
-        out[key] = mirrored(example[key])
+        out[key] = flipped(example[key])
     if "boxes" in example:
         width = size_of(example)[1]
         x1, y1, x2, y2 = example["boxes"].T
@@ -233,7 +233,7 @@ def flip(example: Example) -> Example:
     return out
 
 
-def mirrored(array: np.ndarray) -> np.ndarray:
+def flipped(array: np.ndarray) -> np.ndarray:
     """An image [H, W, C] or a mask [H, W] mirrored left and right."""
     if array.ndim == 2:
         return np.ascontiguousarray(array[:, ::-1])

@@ -89,6 +89,10 @@ def zip_files(path: str, top: str = "") -> ZipFiles:
             listed = archive.infolist()
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
+    except PermissionError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a readable .zip ({error}); fetch it again") from error
     entries = {}

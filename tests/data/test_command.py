@@ -257,6 +257,26 @@ def test_a_set_is_prepared_once_checked_and_loaded_by_its_name(run, lists, tmp_p
     assert (status, "is there already" in out) == (0, True)
 
 
+def test_a_set_that_is_there_is_not_described_by_what_was_not_written(run, lists, tmp_path):
+    arguments = ("prepare", "list_folder", "--source", lists, "--data_dir", tmp_path / "prepared")
+    run(*arguments)
+    for kind in ("images", "labels"):
+        path = lists / f"train_{kind}.txt"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
+    status, out, _ = run(*arguments)
+    assert (status, len(out.splitlines())) == (0, 1)
+    assert "delete it to prepare list_folder anew" in out
+
+
+def test_an_interrupted_check_ends_without_a_traceback(run, lists, monkeypatch):
+    def stopping(source, index):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FileSource, "__getitem__", stopping)
+    status, out, err = run("check", "list_folder", "--dir", lists)
+    assert (status, out, err) == (130, "stopped\n", "")
+
+
 def test_an_interrupted_preparation_says_how_to_go_on_and_is_not_trained_on(
     run, lists, tmp_path, monkeypatch
 ):
@@ -293,8 +313,34 @@ def test_faults_stop_a_preparation_unless_the_user_leaves_them_out(run, lists, t
     assert not (tmp_path / "prepared").exists()
     status, out, _ = run(*arguments, "--partial")
     assert status == 0
-    assert "1 examples that are left out" in out
+    assert "1 faults, left out" in out
     assert len(data.load("list_folder", str(tmp_path / "prepared"), "segmentation").train) == 13
+
+
+def test_a_partial_preparation_leaves_out_what_cannot_be_decoded(run, lists, tmp_path):
+    raw = list(data.load("list_folder", str(lists), "segmentation").train)
+    for name in ("images/train/train03.jpg", "labels/train/train05.png", "labels/val/val01.png"):
+        (lists / name).write_bytes((lists / name).read_bytes()[:-80])
+    place = tmp_path / "prepared"
+    arguments = ("--source", lists, "--data_dir", place, "--partial")
+    status, out, err = run("prepare", "list_folder", *arguments)
+    assert (status, err) == (0, "")
+    assert "3 faults, left out" in out
+    assert "12 for train, 3 for validation" in out
+    found = data.load("list_folder", str(place), "segmentation")
+    kept = [i for i in range(14) if i not in (3, 5)]
+    for one, index in zip(found.train, kept, strict=True):
+        np.testing.assert_array_equal(one["mask"], raw[index]["mask"])
+    assert run("check", "list_folder", "--dir", place)[0] == 0
+
+
+def test_a_partial_preparation_needs_something_that_is_left(run, lists, tmp_path):
+    for path in (lists / "labels/val").iterdir():
+        path.write_bytes(path.read_bytes()[:-80])
+    arguments = ("--source", lists, "--data_dir", tmp_path / "prepared", "--partial")
+    status, _, err = run("prepare", "list_folder", *arguments)
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert "nor any other of its split" in err
 
 
 def test_show_draws_images_masks_and_a_key(run, lists, tmp_path):

@@ -2,6 +2,7 @@
 
 import array
 import io
+import os
 import pickle
 import tarfile
 import zipfile
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drn_jax.data.files import Files, FolderFiles, find
+from drn_jax.data.files import Files, FolderFiles, find, require_folder
 from drn_jax.data.tars import TarEntry, TarIndex, streamed, tar_files, unpacked
 from drn_jax.data.zips import zip_files
 from drn_jax.errors import UserError
@@ -198,6 +199,51 @@ def test_folders_that_are_links_are_followed(tmp_path):
     write_folder(tmp_path, {"a/x.txt": b"x", "b/y.txt": b"y"})
     (tmp_path / "a/link").symlink_to(tmp_path / "b")
     assert FolderFiles(str(tmp_path / "a")).under("") == ["link/y.txt", "x.txt"]
+
+
+def test_a_link_to_a_folder_above_is_not_followed(tmp_path):
+    write_folder(tmp_path, {"a/b/x.txt": b"x"})
+    (tmp_path / "a/b/up").symlink_to(tmp_path / "a")
+    (tmp_path / "a/b/self").symlink_to(".")
+    assert FolderFiles(str(tmp_path / "a")).under("") == ["b/x.txt"]
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path, monkeypatch):
+    write_folder(tmp_path, {"a/x.txt": b"x", "b/y.txt": b"y"})
+    scan = os.scandir
+
+    def denied(path):
+        if str(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(UserError, match=r"b: cannot be read \(Permission denied\)"):
+        FolderFiles(str(tmp_path)).under("")
+
+
+def test_a_folder_that_is_missing_holds_nothing(tmp_path):
+    assert FolderFiles(str(tmp_path)).under("a") == []
+
+
+@pytest.mark.parametrize("opened", [zip_files, tar_files])
+def test_an_archive_that_may_not_be_read_is_not_to_be_fetched_again(tmp_path, monkeypatch, opened):
+    def denied(path, *args, **options):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("builtins.open", denied)
+    monkeypatch.setattr("io.open", denied)
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\); check"):
+        opened(str(tmp_path / "x"))
+
+
+def test_a_file_in_place_of_a_folder_is_told_from_nothing(tmp_path):
+    (tmp_path / "x.zip").write_bytes(b"")
+    require_folder(str(tmp_path))
+    with pytest.raises(UserError, match=r"x\.zip: is a file; name the folder that it lies in"):
+        require_folder(str(tmp_path / "x.zip"))
+    with pytest.raises(UserError, match="y: no such folder; look again"):
+        require_folder(str(tmp_path / "y"), "look again")
 
 
 def test_find_gives_the_first_that_is_there(tmp_path):

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import threading
 from collections import Counter
 
 import numpy as np
@@ -255,15 +256,25 @@ def test_batches_before_a_damaged_file_still_come():
 
 def test_no_more_than_the_prefetched_batches_are_read_ahead(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    read = []
+    read, too_many = [], threading.Event()
 
     class Counting(Source):
         def __getitem__(self, index):
             read.append(index)
+            if len(read) > 2 * (Reading().prefetch + 2):
+                too_many.set()
             return super().__getitem__(index)
 
     batches = loader.training_batches(
         Counting(1000), ("label",), batch_size=2, seed=0, augment=lambda example, _: example
     )
     next(batches)
-    assert len(read) <= 2 * (Reading().prefetch + 2)
+    assert not too_many.wait(0.5)
+    assert len(read) >= 2 * Reading().prefetch
+
+
+def test_a_batch_that_the_hosts_cannot_share_is_an_error():
+    with pytest.raises(UserError, match="a batch of 4 can't be split over 3 hosts"):
+        training(hosts=3)
+    with pytest.raises(UserError, match="a batch of 4 can't be split over 3 hosts"):
+        evaluation(Source(8), 4, hosts=3)

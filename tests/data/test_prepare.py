@@ -262,6 +262,64 @@ def test_a_prepared_set_is_not_written_again(streets, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
+def test_a_damaged_plan_is_not_gone_on_with(streets, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        prepare(replace(streets, train=Stopping(streets.train, 9)), tmp_path)
+    (records.unfinished(tmp_path, "made") / "plan.json").write_text("{")
+    said = []
+    folder = prepare(streets, tmp_path, say=said.append)
+    assert any("written anew" in line for line in said)
+    assert len(records.load(folder, "made", "segmentation").train) == 7
+
+
+def test_a_place_that_cannot_be_written_is_named(streets, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file.* cannot be written \(Not a directory\)"):
+        prepare(streets, tmp_path / "file")
+
+
+@pytest.mark.parametrize("method", ["write", "close"])
+def test_a_full_disk_is_said_and_nothing_broken_is_left(streets, tmp_path, monkeypatch, method):
+    from array_record.python import array_record_module
+
+    def full(self, *arguments):
+        raise RuntimeError("write() failed: No space left on device;\nwriting")
+
+    real = array_record_module.ArrayRecordWriter
+    made = type("Full", (real,), {method: full})
+    monkeypatch.setattr(array_record_module, "ArrayRecordWriter", made)
+    with pytest.raises(UserError, match=r"cannot be written \(.*No space left.*the same command"):
+        prepare(streets, tmp_path)
+    draft = records.unfinished(tmp_path, "made")
+    assert [path.name for path in draft.iterdir()] == ["plan.json"]
+    monkeypatch.undo()
+    assert len(records.load(prepare(streets, tmp_path), "made", "segmentation").train) == 7
+
+
+class Overtaken(Stopping):
+    """A source whose set another command has prepared when its n-th record is read."""
+
+    def __init__(self, source, at, overtake):
+        super().__init__(source, at)
+        self.overtake = overtake
+
+    def record(self, index):
+        self.left -= 1
+        if self.left == 0:
+            self.overtake()
+        return self.source.record(index)
+
+
+def test_a_set_that_another_command_prepares_meanwhile_is_taken(streets, tmp_path):
+    said = []
+    train = Overtaken(streets.train, 11, lambda: prepare(streets, tmp_path))
+    folder = prepare(replace(streets, train=train), tmp_path, say=said.append)
+    assert said == [f"{folder} was prepared by another command meanwhile"]
+    assert_same_examples(
+        list(records.load(folder, "made", "segmentation").train), list(streets.train)
+    )
+
+
 def test_progress_counts_every_example_once(streets, tmp_path):
     counts = []
 
@@ -305,6 +363,35 @@ def test_a_missing_shard_is_named(streets, tmp_path):
     shard.unlink()
     with pytest.raises(UserError, match=rf"{shard.name}: missing; delete"):
         records.load(folder, "made", "segmentation")
+
+
+def test_a_damaged_shard_is_named_by_record_and_the_others_are_read(streets, tmp_path):
+    folder = prepare(streets, tmp_path)
+    (shard,) = folder.glob("made-train.*")
+    image = (tmp_path / "raw/train/6.jpg").read_bytes()
+    whole = shard.read_bytes()
+    assert whole.count(image[-60:]) == 1
+    shard.write_bytes(whole.replace(image[-60:], bytes(60)))
+    found = records.load(folder, "made", "segmentation")
+    with pytest.raises(UserError, match=r"train, record 6: cannot be read .* prepare it anew"):
+        found.train[6]
+    assert_same_examples([found.train[0]], [streets.train[0]])
+
+
+def test_damaged_facts_are_named(streets, tmp_path):
+    folder = prepare(streets, tmp_path)
+    (folder / records.FACTS).write_text('{"classes": [')
+    with pytest.raises(UserError, match=rf"{records.FACTS}: cannot be read .*; delete"):
+        records.load(folder, "made", "segmentation")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path, monkeypatch):
+    def denied(self, pattern):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "glob", denied)
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\)"):
+        records.find(str(tmp_path), "made")
 
 
 def test_a_damaged_image_in_a_record_is_named(tmp_path, streets):

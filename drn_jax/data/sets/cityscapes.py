@@ -14,7 +14,7 @@ are what is read.
 import os
 
 from drn_jax.data.dataset import Dataset
-from drn_jax.data.files import Files, FolderFiles, find
+from drn_jax.data.files import Files, FolderFiles, find, require_folder
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.cityscapes import CITYSCAPES
 from drn_jax.data.pairs import Keyed, paired
@@ -65,8 +65,7 @@ def read(directory: str, findings: Findings) -> Dataset:
 def _open(directory: str, folder: str) -> Files:
     """The files below a folder of the layout, from its archive if that is there: an extraction may
     have been broken off."""
-    if not os.path.isdir(directory):
-        raise UserError(f"{directory}: no such folder; check the path")
+    require_folder(directory)
     archive = f"{folder}_trainvaltest.zip"
     path = find(directory, archive, folder, f"{folder}_trainvaltest/{folder}")
     if path is None:
@@ -75,7 +74,12 @@ def _open(directory: str, folder: str) -> Files:
             "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from cityscapes-dataset.com "
             "and put both there"
         )
-    return FolderFiles(path) if os.path.isdir(path) else zip_files(path, top=f"{folder}/")
+    if os.path.isdir(path):
+        return FolderFiles(path)
+    # Who has packed the archive anew may have put a folder on top.
+    tops = (f"/{name}".partition(f"/{folder}/")[:2] for name in zip_files(path).under(""))
+    top = next(("".join(parts)[1:] for parts in tops if parts[1]), f"{folder}/")
+    return zip_files(path, top)
 
 
 def _names(files: Files, split: str, ending: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from drn_jax.data.dataset import IGNORED, IMAGENET_STD, Dataset, Example, Sizes
-from drn_jax.data.files import Files, FolderFiles, find
+from drn_jax.data.files import Files, FolderFiles, find, require_folder
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.coco import COCO
 from drn_jax.data.sets import pascal_voc
@@ -158,10 +158,15 @@ class _Image(NamedTuple):
 def _splits(directory: str, findings: Findings, year: int | None) -> tuple[FileSource, FileSource]:
     """Train and val."""
     pycocotools_mask()
-    if not os.path.isdir(directory):
-        raise UserError(f"{directory}: no such folder; name the one that holds COCO")
+    require_folder(directory, "name the one that holds COCO")
     if year is None:
-        year = next((y for y in YEARS if _find_folder(directory, f"train{y}")), YEARS[0])
+        here = [y for split in ("train", "val") for y in YEARS if _find(directory, f"{split}{y}")]
+        if not here:
+            raise UserError(
+                f"{directory}: holds neither train2014.zip and val2014.zip nor train2017.zip and "
+                "val2017.zip, nor folders of those names; fetch the files of one year"
+            )
+        year = here[0]
     elif year not in YEARS:
         raise UserError(f"COCO has no year {year} with masks of objects: use 2014 or 2017")
     validation = _source(directory, f"val{year}", findings, frozenset())
@@ -170,13 +175,13 @@ def _splits(directory: str, findings: Findings, year: int | None) -> tuple[FileS
     return _source(directory, f"train{year}", findings, taken), validation
 
 
-def _find_folder(directory: str, folder: str) -> str | None:
+def _find(directory: str, folder: str) -> str | None:
     return find(directory, folder, f"{folder}.zip")
 
 
 def _source(directory: str, split: str, findings: Findings, taken: frozenset[int]) -> FileSource:
     """The examples of `split` ("train2014"), without images of the ids `taken`."""
-    path = _find_folder(directory, split)
+    path = _find(directory, split)
     if path is None:
         raise UserError(f"{directory}: neither {split}.zip nor a folder {split} is here; fetch it")
     files = zip_files(path, f"{split}/") if path.endswith(".zip") else FolderFiles(path)

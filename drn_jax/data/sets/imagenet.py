@@ -38,7 +38,7 @@ from typing import NamedTuple
 import numpy as np
 
 from drn_jax.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
-from drn_jax.data.files import Files, FolderFiles, find
+from drn_jax.data.files import Files, FolderFiles, find, require_folder
 from drn_jax.data.findings import Findings
 from drn_jax.data.image import read_bytes
 from drn_jax.data.sets import class_folder
@@ -77,8 +77,7 @@ def read(directory: str, findings: Findings) -> Dataset:
       UserError: `directory` has none of the layouts, an archive can't be read, or a split has no
         image.
     """
-    if not os.path.isdir(directory):
-        raise UserError(f"{directory}: no such folder; check the path")
+    require_folder(directory)
     words = _words(directory)
     train_tar, val_tar = (find(directory, name) for name in (TRAIN, VALIDATION))
     tree = find(directory, "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
@@ -146,7 +145,7 @@ def _words(directory: str) -> dict[str, str]:
     path = find(directory, *WORDS)
     if path is None:
         return {}
-    lines = read_bytes(path).decode("utf-8", errors="replace").splitlines()
+    lines = read_bytes(path).decode("utf-8-sig", errors="replace").splitlines()
     parts = [line.split(maxsplit=1) for line in lines]
     return {part[0]: part[1].split(",")[0].strip() for part in parts if len(part) == 2}
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from drn_jax.data import image
 from drn_jax.data.dataset import IGNORED, Dataset
-from drn_jax.data.files import Files, FolderFiles
+from drn_jax.data.files import Files, FolderFiles, require_folder
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.space import RGB, LabelSpace
 from drn_jax.data.sources import ClassIds, Decode, FileSource, MappedIds, MaskFiles, by
@@ -67,8 +67,7 @@ def read(
       UserError: the folder, a list or info.json is missing or malformed; `classes` contradicts
         info.json; a split has no example.
     """
-    if not os.path.isdir(folder):
-        raise UserError(f"{folder}: no such folder; check the path")
+    require_folder(folder)
     info_path = os.path.join(folder, "info.json")
     info = _read_info(info_path)
     names, decode = _classes(classes, _listed_classes(info, order), info_path)

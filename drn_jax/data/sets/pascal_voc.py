@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from drn_jax.data.dataset import IMAGENET_STD, Dataset
-from drn_jax.data.files import Files, FolderFiles, find
+from drn_jax.data.files import Files, FolderFiles, find, require_folder
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.pascal_voc import PASCAL_VOC
 from drn_jax.data.sets import sbd
@@ -126,8 +126,7 @@ def read_augmented(
 
 
 def _open(directory: str, findings: Findings) -> _Voc:
-    if not os.path.isdir(directory):
-        raise UserError(f"{directory}: no such folder; name the one that holds VOC 2012")
+    require_folder(directory, "name the one that holds VOC 2012")
     lists = "ImageSets/Segmentation"
     tops = "VOCdevkit/VOC2012/", "VOC2012/", ""
     path = find(directory, *(top + lists for top in tops), ARCHIVE)

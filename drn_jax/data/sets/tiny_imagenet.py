@@ -138,7 +138,7 @@ def _zip(path: str) -> ZipFiles | None:
 def _text(files: Files, name: str) -> str:
     if name not in files:
         raise UserError(f"{files.where(name)}: missing; Tiny-ImageNet's layout needs it")
-    return files.read(name).decode("utf-8", errors="replace")
+    return files.read(name).decode("utf-8-sig", errors="replace")
 
 
 def _wnids(files: Files, findings: Findings) -> list[str]:

@@ -251,6 +251,15 @@ def test_segnets_images_are_not_resized(segnet):
     assert "701_StillsRaw_full.zip" in message
 
 
+def test_a_byte_order_mark_is_no_part_of_segnets_first_name(segnet):
+    path = segnet / "train.txt"
+    lines = path.read_bytes().replace(b"/SegNet/CamVid/", b"")
+    path.write_bytes(b"\xef\xbb\xbf" + lines.replace(b"\n", b"\r\n"))
+    findings = Findings()
+    assert len(read_segnet(segnet, findings).train) == len(FRAMES["train"])
+    assert findings.faults == []
+
+
 def test_segnets_bad_lines_are_named_and_the_rest_is_read(segnet):
     (segnet / "train" / "0001TP_006690.png").unlink()
     Image.fromarray(picture("0006R0_f00930", 6, 8)).save(segnet / "train/0006R0_f00930.png")

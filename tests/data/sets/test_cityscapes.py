@@ -200,3 +200,18 @@ def test_the_lists_of_fyu_drn_go_first_and_hold_train_ids(tmp_path):
     data = cityscapes.read(str(tmp_path), Findings())
     np.testing.assert_array_equal(data.train[0]["mask"], mask)
     assert (data.mean, data.colors) == ((0.1, 0.2, 0.3), CITYSCAPES.colors)
+
+
+def test_archives_packed_anew_with_a_folder_on_top_are_read(tmp_path):
+    files = {
+        name: {f"{name}_trainvaltest/{member}": data for member, data in members.items()}
+        | {f"__MACOSX/{name}_trainvaltest/{name}/._a.png": b"junk"}
+        for name, members in layout().items()
+    }
+    findings = Findings()
+    found = cityscapes.read(write_zips(tmp_path / "packed", files), findings).train
+    expected = cityscapes.read(write_zips(tmp_path / "official", layout()), findings).train
+    assert findings.faults == []
+    assert len(found) == len(expected)
+    for key in ("image", "mask"):
+        np.testing.assert_array_equal(found[0][key], expected[0][key])

@@ -270,6 +270,13 @@ def test_classes_are_named_in_words_and_the_two_cranes_told_apart(write, name):
     }
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_word(write):
+    directory = write(images(), annotations())
+    text = f"{TENCH} tench, Tinca tinca\r\n"
+    (Path(directory) / "LOC_synset_mapping.txt").write_text(text, encoding="utf-8-sig", newline="")
+    assert read(directory).classes[WNIDS.index(TENCH)] == "tench"
+
+
 def test_cmyk_png_grey_and_turned_images_become_upright_rgb(write):
     cmyk, png, grey = io.BytesIO(), io.BytesIO(), io.BytesIO()
     Image.new("CMYK", (50, 40), (0, 255, 255, 0)).save(cmyk, "JPEG", quality=95)

@@ -313,3 +313,11 @@ def test_the_archive_of_fifty_classes_reads():
     assert boxes.min() == 0
     assert boxes.max() == 64
     assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_name(write):
+    files = {
+        name: b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n") if name.endswith(".txt") else data
+        for name, data in layout().items()
+    }
+    assert read(write(files)).classes == read(write(layout())).classes
