@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from drn_jax import cli, data
-from drn_jax.data import check, prepare, records
+from drn_jax.data import check, prepare, records, sound
 from drn_jax.data.dataset import Dataset, Source
 from drn_jax.data.findings import Findings
 from drn_jax.data.sets import DATASETS, Entry
@@ -123,7 +123,7 @@ def prepare_set(arguments: argparse.Namespace) -> int:
     try:
         if arguments.partial:
             splits = {
-                split: prepare.sound(source, findings, console.progress, f"{name}: {split}, check")
+                split: sound.sound(source, findings, console.progress, f"{name}: {split}, check")
                 for split, source in splits.items()
             }
             _print_warnings({"faults, left out": findings.faults})
@@ -180,7 +180,8 @@ def check_set(arguments: argparse.Namespace) -> int:
         console.say(f"fault: {fault}")
     warned = sum(map(len, findings.warnings.values()))
     verdict = "failed" if findings.faults else "passed"
-    console.say(f"check {verdict}: {len(findings.faults):,} faults, {warned:,} warnings")
+    faults = console.counted(len(findings.faults), "fault")
+    console.say(f"check {verdict}: {faults}, {console.counted(warned, 'warning')}")
     return 1 if findings.faults else 0
 
 
@@ -256,7 +257,7 @@ def _print_warnings(warnings: Mapping[str, Iterable[str]]) -> None:
         places = list(places)
         if not places:
             continue
-        console.say(f"warning: {len(places):,} {kind}")
+        console.say(f"warning: {kind} ({len(places):,})")
         for place in places[:SHOWN]:
             console.say(f"  {place}")
         if len(places) > SHOWN:

@@ -45,15 +45,16 @@ class Tally:
     @property
     def mean(self) -> np.ndarray:
         """Of the channels over all pixels, in [0, 1], float64 [3]."""
-        return self._moment(1)
+        return self._expected(np.arange(256) / 255)
 
     @property
     def std(self) -> np.ndarray:
         """Standard deviation, likewise."""
-        return np.sqrt(self._moment(2) - self._moment(1) ** 2)
+        return np.sqrt(self._expected((np.arange(256) / 255 - self.mean[:, None]) ** 2))
 
-    def _moment(self, power: int) -> np.ndarray:
-        return self.levels @ (np.arange(256) / 255) ** power / max(1, self.levels[0].sum())
+    def _expected(self, values: np.ndarray) -> np.ndarray:
+        """The mean of what each of the 256 levels stands for, [256] or [3, 256]."""
+        return (self.levels * values).sum(1) / max(1, self.levels[0].sum())
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,10 @@ def _facts(example: Example, task: str, classes: int) -> _Facts:
         if (x2 < x1).any() or (y2 < y1).any():
             raise UserError("a box ends before it starts")
         warnings += ["boxes without area"] * int(((x2 == x1) | (y2 == y1)).sum())
+    salt = np.array([height, width], np.int64).tobytes()  # The same bytes in another shape differ.
     return _Facts(
         size=(height, width),
-        digest=hashlib.blake2b(pixels.tobytes(), digest_size=16).digest(),
+        digest=hashlib.blake2b(pixels.tobytes(), digest_size=16, salt=salt).digest(),
         levels=np.stack([np.bincount(pixels[..., c].ravel(), minlength=256) for c in range(3)]),
         labels=labels,
         ignored=ignored,

@@ -1,7 +1,8 @@
 """Preparing a set: from what was read in place to records (`records`), whole or not at all.
 
 While it is being written it lies in DATA_DIR/NAME/VERSION.unfinished: a shard that is there is
-finished, so that the same command goes on with the next.
+finished, so that the same command goes on with the next. A shard is written anew if a file of its
+examples is younger, or if its first or last example has become another.
 """
 
 import hashlib
@@ -12,20 +13,18 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from drn_jax.data.dataset import Dataset, Example, Sizes
-from drn_jax.data.findings import Findings
+from drn_jax.data.dataset import Dataset
 from drn_jax.data.records import FACTS, VERSION, unfinished
 from drn_jax.data.sources import Readable, Record, png
 from drn_jax.errors import UserError
 
-SHARD_BYTES = 128 << 20
-"""About how large a shard becomes."""
+SHARD_BYTES = 512 << 20
+"""About how large a shard becomes. One that is read keeps its file open: ImageNet takes 280."""
 
 _PLAN = "plan.json"
 
@@ -73,77 +72,6 @@ def prepare(
     return folder
 
 
-@dataclass(frozen=True)
-class Some:
-    """Some examples of a source, with the (height, width) of each."""
-
-    source: Readable
-    indices: tuple[int, ...]
-    shapes: tuple[tuple[int, int], ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.source.names[index] for index in self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.source[self.indices[index]]
-
-    def where(self, index: int) -> str:
-        return self.source.where(self.indices[index])
-
-    def record(self, index: int) -> Record:
-        return self.source.record(self.indices[index])
-
-    def sizes(self) -> Sizes | None:
-        return self.shapes if len(set(self.shapes)) > 1 else None
-
-
-def sound(
-    source: Readable,
-    findings: Findings,
-    progress: Progress = lambda items, total, title: items,
-    title: str = "",
-) -> Some:
-    """The examples of a source that can be decoded; the others become faults.
-
-    Raises: UserError if there is none.
-    """
-
-    def shape(index: int) -> tuple[int, int] | UserError:
-        try:
-            height, width = source[index]["image"].shape[:2]
-            return height, width
-        except UserError as error:
-            return error
-
-    shapes: dict[int, tuple[int, int]] = {}
-
-    def decoded() -> Iterator[None]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            try:
-                for index, found in enumerate(pool.map(shape, range(len(source)))):
-                    if isinstance(found, UserError):
-                        findings.fault(str(found))
-                    else:
-                        shapes[index] = found
-                    yield
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-    for _ in progress(decoded(), len(source), title):
-        pass
-    if not shapes:
-        raise UserError(
-            f"{source.where(0)}: neither it nor any other of its split can be decoded; "
-            "`python -m drn_jax.data check` says why"
-        )
-    return Some(source, tuple(shapes), tuple(shapes.values()))
-
-
 def _write_set(
     name: str,
     dataset: Dataset,
@@ -156,30 +84,35 @@ def _write_set(
 ) -> None:
     """Write a set into the draft, and make it the folder."""
     shards = {split: _shards(source) for split, source in splits.items()}
+    features = _features(dataset, next(iter(splits.values())))
     plan = {
         "version": VERSION,
         "classes": dataset.classes,
+        "features": sorted(features),
         "splits": {
-            split: [len(source), len(shards[split]), _digest(source.names)]
+            split: [[len(indices) for indices in shards[split]], _digest(source.names)]
             for split, source in splits.items()
         },
     }
     _start(draft, json.loads(json.dumps(plan)), say)
-    features = _features(dataset, next(iter(splits.values())))
     for split, source in splits.items():
         pieces = [
             (_shard_path(draft, name, split, k, len(shards[split])), indices)
             for k, indices in enumerate(shards[split])
         ]
-        there = sum(path.exists() for path, _ in pieces)
+        there = [piece for piece in pieces if piece[0].exists()]
+        kept = [piece for piece in there if _still_holds(*piece, source, features)]
         if there:
-            say(f"{split}: {there} of {len(pieces)} shards are there already")
-        left = [(path, indices) for path, indices in pieces if not path.exists()]
+            say(f"{split}: {len(kept)} of {len(pieces)} shards are there already")
+        if len(kept) < len(there):
+            say(f"{split}: {len(there) - len(kept)} shards are of other files: written anew")
+        left = [piece for piece in pieces if piece not in kept]
         count = sum(len(indices) for _, indices in left)
         for _ in progress(_write(left, source, features), count, f"{name}: {split}"):
             pass
     _finish(draft, name, dataset, splits, shards, features, about)
     os.replace(draft, folder)
+    (folder / _PLAN).unlink()
 
 
 def _shards(source: Readable) -> list[range]:
@@ -220,6 +153,34 @@ def _shard_path(draft: Path, name: str, split: str, number: int, count: int) -> 
     return draft / f"{name}-{split}.array_record-{number:05d}-of-{count:05d}"
 
 
+def _still_holds(path: Path, indices: range, source: Readable, features: Any) -> bool:
+    """Whether a shard is what would be written now, as far as that can be told without reading all
+    of it."""
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    try:
+        with ArrayRecordDataSource(str(path)) as stored:
+            if len(stored) != len(indices):
+                return False
+            written = path.stat().st_mtime
+            files = {file for index in indices for file in source.files_of(index)}
+            if max(map(_changed, files), default=0.0) > written:
+                return False
+            ends = (0, len(indices) - 1)
+            return all(stored[i] == _encoded(source.record(indices[i]), features) for i in ends)
+    except (OSError, RuntimeError, ValueError):  # array_record's: the shard is damaged.
+        return False
+
+
+def _changed(file: str) -> float:
+    """When a file, or the archive that it lies in, was last written or put in place."""
+    path = Path(file)
+    while not os.path.exists(path) and path != path.parent:
+        path = path.parent
+    found = path.stat()
+    return max(found.st_mtime, found.st_ctime)
+
+
 def _features(dataset: Dataset, source: Readable) -> Any:
     import tensorflow_datasets as tfds
 
@@ -243,7 +204,7 @@ def _write(left: list[tuple[Path, range]], source: Readable, features: Any) -> I
     from array_record.python.array_record_module import ArrayRecordWriter
 
     def encoded(index: int) -> bytes:
-        return features.serialize_example(features.encode_example(_fields(source.record(index))))
+        return _encoded(source.record(index), features)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for path, indices in left:
@@ -277,6 +238,10 @@ def _written(writer: Any) -> Iterator[Callable[[bytes], None]]:
             attempt(writer.close)
         raise
     attempt(writer.close)
+
+
+def _encoded(record: Record, features: Any) -> bytes:
+    return features.serialize_example(features.encode_example(_fields(record)))
 
 
 def _fields(record: Record) -> dict[str, Any]:
@@ -338,4 +303,3 @@ def _finish(
         check_data=False,
         description=about,
     )
-    (draft / _PLAN).unlink()

@@ -23,6 +23,7 @@ VERSION = "1.0.0"
 """Of the records' layout; TFDS wants one as the folder's name."""
 
 FACTS = "drn_jax.json"
+UNFINISHED = ".unfinished"
 
 
 def find(directory: str, *names: str) -> Path | None:
@@ -34,7 +35,7 @@ def find(directory: str, *names: str) -> Path | None:
     try:
         for name in names:
             versions = filter(_is_prepared, (Path(directory) / name).glob("*.*.*"))
-            if newest := max(versions, key=_version, default=None):
+            if newest := max(versions, key=_rank, default=None):
                 return newest
     except PermissionError as error:
         raise UserError(
@@ -51,7 +52,7 @@ def interrupted(directory: str, name: str) -> Path | None:
 
 def unfinished(data_dir: str | os.PathLike[str], name: str) -> Path:
     """Where a set lies while it is being prepared."""
-    return Path(data_dir) / name / f"{VERSION}.unfinished"
+    return Path(data_dir) / name / f"{VERSION}{UNFINISHED}"
 
 
 def load(folder: Path, name: str, task: str) -> Dataset:
@@ -128,11 +129,15 @@ class Records:
 
 def _is_prepared(folder: Path) -> bool:
     """Whether TFDS, or `prepare`, has finished this folder, and it may be looked into."""
-    return all(os.path.isfile(folder / name) for name in ("dataset_info.json", "features.json"))
+    return folder.suffix != UNFINISHED and all(
+        os.path.isfile(folder / name) for name in ("dataset_info.json", "features.json")
+    )
 
 
-def _version(folder: Path) -> list[int]:
-    return [int(part) if part.isdigit() else -1 for part in folder.name.split(".")]
+def _rank(folder: Path) -> tuple[bool, list[int]]:
+    """Ours before others' (TFDS has a `kitti` of another task), then the newer."""
+    version = [int(part) if part.isdigit() else -1 for part in folder.name.split(".")]
+    return (folder / FACTS).exists(), version
 
 
 def _opened(folder: Path) -> Any:
@@ -152,21 +157,45 @@ def _opened(folder: Path) -> Any:
             f"{folder}: its file format is {found and found.value}, only array_record can be read "
             "without TensorFlow; prepare it with file_format='array_record'"
         )
-    for split in builder.info.splits.values():
-        for path in split.filepaths:
-            if not os.path.exists(path):
-                raise UserError(f"{path}: missing; delete {folder} and prepare the set anew")
+    shards = [path for split in builder.info.splits.values() for path in split.filepaths]
+    for path in shards:
+        if not os.path.exists(path):
+            raise UserError(f"{path}: missing; delete {folder} and prepare the set anew")
+    _allow_open(len(shards), folder)
     return builder
+
+
+def _allow_open(shards: int, folder: Path) -> None:
+    """Raise the soft limit of open files where it is too low: every shard stays open."""
+    try:
+        import resource
+    except ImportError:  # Not on Windows, which has no such limit.
+        return
+    unlimited = resource.RLIM_INFINITY
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * shards + 256  # Others' files, logs and pipes besides.
+    if soft == unlimited or soft >= needed:
+        return
+    raised = needed if hard == unlimited else min(needed, hard)
+    if raised < shards + 64:
+        raise UserError(
+            f"{folder}: has {shards} shards, but a process may open no more than {hard} files "
+            "here; raise that limit"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
 
 
 def _facts(path: Path) -> dict[str, Any]:
     """What `prepare` wrote beside the records; UserError if it is damaged."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        facts = json.loads(path.read_text())
+        if not {"classes", "colors", "mean", "std", "splits"} <= facts.keys():
+            raise ValueError("a field is missing")
+    except (OSError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path}: cannot be read ({error}); delete {path.parent} and prepare the set anew"
         ) from error
+    return facts
 
 
 def _foreign(builder: Any, folder: Path) -> dict[str, Any]:

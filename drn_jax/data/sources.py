@@ -45,6 +45,10 @@ class Readable(Source, Protocol):
         """What errors call the image."""
         ...
 
+    def files_of(self, index: int) -> tuple[str, ...]:
+        """What errors call the files of the example."""
+        ...
+
     def record(self, index: int) -> Record:
         """The example without decoding its image; UserError if a file can't be read, or image and
         mask differ in size."""
@@ -143,6 +147,10 @@ class FileSource:
     def where(self, index: int) -> str:
         """What errors call the image."""
         return self.files.where(self.names[index])
+
+    def files_of(self, index: int) -> tuple[str, ...]:
+        """See `Readable`; but for files of boxes."""
+        return (self.where(index), *((self.masks.where(index),) if self.masks else ()))
 
     def _pixels(self, index: int) -> np.ndarray:
         data = self.files.read(self.names[index])

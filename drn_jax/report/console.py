@@ -52,6 +52,11 @@ def class_table(rows: Sequence[ClassRow]) -> None:
     _console.print(table)
 
 
+def counted(number: int, what: str) -> str:
+    """How many of what, in words."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
     """Print rows of text; the key of a row stands in the first column."""
     drawn = Table()

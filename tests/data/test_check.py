@@ -145,13 +145,50 @@ def test_classes_that_never_occur_are_named():
     assert "classes without an example in validation" not in findings.warnings
 
 
-@pytest.mark.parametrize("field", ["mean", "std"])
-def test_a_stated_statistic_that_is_off_is_a_warning(field):
-    train = [scene(i) for i in range(5)]
+def stated(**fields):
+    """The warnings of a set whose training images have mean 0.5 and deviation 0.1, but state
+    otherwise."""
+    image = np.full((6, 8, 3), 127, np.uint8)
+    image[::2] += 26
+    image[1::2] -= 25
     findings = Findings()
-    check.check(dataset(train, [scene(9)], **{field: (0.5, 0.5, 0.9)}), "segmentation", findings)
-    (text,) = findings.warnings["statistics unlike the stated ones"]
-    assert text.startswith(f"the {field} is stated as 0.5000 0.5000 0.9000 and measured as 0.")
+    made = dataset([scene(0, image=image)], [scene(9)], mean=(0.5,) * 3, std=(0.1,) * 3)
+    check.check(replace(made, **fields), "segmentation", findings)
+    return findings.warnings.get("statistics unlike the stated ones", [])
+
+
+@pytest.mark.parametrize(
+    ("field", "near", "off"),
+    [
+        ("mean", (0.5, 0.5, 0.525), (0.5, 0.5, 0.535)),
+        ("mean", (0.475, 0.5, 0.5), (0.465, 0.5, 0.5)),
+        ("std", (0.1, 0.145, 0.1), (0.1, 0.155, 0.1)),
+        ("std", (0.07, 0.1, 0.1), (0.065, 0.1, 0.1)),
+    ],
+)
+def test_a_stated_statistic_that_is_off_by_more_than_a_little_is_a_warning(field, near, off):
+    assert stated() == stated(**{field: near}) == []
+    (text,) = stated(**{field: off})
+    assert text.startswith(f"the {field} is stated as {check.triple(off)} and measured as 0.")
+
+
+def test_a_set_of_one_grey_level_has_no_deviation():
+    image = np.full((6, 8, 3), 13, np.uint8)
+    findings = Findings()
+    made = dataset([scene(0, image=image)], [scene(9)])
+    tally = check.check(made, "segmentation", findings)["train"]
+    np.testing.assert_allclose(tally.std, 0, atol=1e-12)
+    said = findings.warnings["statistics unlike the stated ones"]
+    assert any("the std is stated" in text for text in said)
+
+
+def test_images_that_differ_in_one_pixel_or_in_shape_alone_are_not_the_same():
+    last = scene(0)["image"].copy()
+    last[-1, -1, -1] ^= 1
+    turned = scene(0)["image"].reshape(8, 6, 3)
+    examples = [scene(0), scene(0, image=last)]
+    examples.append({"image": turned, "mask": scene(0)["mask"].reshape(8, 6)})
+    assert not any(kind.startswith("images") for kind in found_in(examples).warnings)
 
 
 def test_what_a_source_remarks_of_an_example_is_a_warning(tmp_path):

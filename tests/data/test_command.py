@@ -313,7 +313,7 @@ def test_faults_stop_a_preparation_unless_the_user_leaves_them_out(run, lists, t
     assert not (tmp_path / "prepared").exists()
     status, out, _ = run(*arguments, "--partial")
     assert status == 0
-    assert "1 faults, left out" in out
+    assert "faults, left out (1)" in out
     assert len(data.load("list_folder", str(tmp_path / "prepared"), "segmentation").train) == 13
 
 
@@ -325,7 +325,7 @@ def test_a_partial_preparation_leaves_out_what_cannot_be_decoded(run, lists, tmp
     arguments = ("--source", lists, "--data_dir", place, "--partial")
     status, out, err = run("prepare", "list_folder", *arguments)
     assert (status, err) == (0, "")
-    assert "3 faults, left out" in out
+    assert "faults, left out (3)" in out
     assert "12 for train, 3 for validation" in out
     found = data.load("list_folder", str(place), "segmentation")
     kept = [i for i in range(14) if i not in (3, 5)]

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import resource
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from drn_jax.data import prepare as writing
 from drn_jax.data import records
 from drn_jax.data.dataset import Dataset
 from drn_jax.data.files import FolderFiles
-from drn_jax.data.sources import ClassIds, FileSource, MaskFiles
+from drn_jax.data.sources import ClassIds, FileSource, MappedIds, MaskFiles
 from drn_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -243,14 +244,115 @@ def test_a_preparation_that_is_killed_never_looks_finished_and_goes_on(
     )
 
 
-def test_shards_of_other_files_are_not_taken_over(streets, tmp_path):
+def interrupted(streets, place, at=14):
+    """Leaves a preparation that was stopped at a record, with shards that are finished."""
     with pytest.raises(KeyboardInterrupt):
-        prepare(replace(streets, train=Stopping(streets.train, 9)), tmp_path)
-    fewer = replace(streets, train=replace(streets.train, names=streets.train.names[:3]))
-    said = []
-    folder = prepare(fewer, tmp_path, say=said.append)
+        prepare(replace(streets, train=Stopping(streets.train, at)), place)
+    assert list(records.interrupted(str(place), "made").glob("made-train.*-of-0000?"))
+
+
+def assert_as_in_place(dataset, folder):
+    found = records.load(folder, "made", "segmentation")
+    for split, source in dataset.splits.items():
+        assert_same_examples(list(found.splits[split]), list(source))
+
+
+def other_names(streets, tmp_path):
+    names = tuple(reversed(streets.train.names))
+    masks = replace(streets.train.masks, names=tuple(reversed(streets.train.masks.names)))
+    return replace(streets, train=replace(streets.train, names=names, masks=masks))
+
+
+def other_order_of_classes(streets, tmp_path):
+    decode = MappedIds(((0, 2), (1, 0), (2, 1)))
+    masks = replace(streets.train.masks, decode=decode)
+    return replace(streets, train=replace(streets.train, masks=masks))
+
+
+def one_mask_replaced(streets, tmp_path):
+    path = tmp_path / "raw/train/1.png"
+    Image.fromarray(np.ones_like(np.array(Image.open(path)))).save(path)
+    return streets
+
+
+def larger_images(streets, tmp_path):
+    for i in range(7):
+        write(tmp_path / f"raw/train/{i}.jpg", np.zeros((120, 160, 3), np.uint8))
+        write(tmp_path / f"raw/train/{i}.png", np.zeros((120, 160), np.uint8))
+    return streets
+
+
+def labels_besides(streets, tmp_path):
+    labels = np.zeros(7, np.int32)
+    return replace(
+        streets,
+        train=replace(streets.train, labels=labels),
+        validation=replace(streets.validation, labels=labels[:3]),
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [other_names, other_order_of_classes, one_mask_replaced, larger_images, labels_besides],
+    ids=lambda change: change.__name__,
+)
+def test_what_changed_between_two_calls_is_not_mixed(streets, tmp_path, monkeypatch, change):
+    monkeypatch.setattr(writing, "SHARD_BYTES", 1500)
+    interrupted(streets, tmp_path / "data")
+    changed, said = change(streets, tmp_path), []
+    folder = prepare(changed, tmp_path / "data", say=said.append)
     assert any("written anew" in line for line in said)
-    assert len(records.load(folder, "made", "segmentation").train) == 3
+    assert_as_in_place(changed, folder)
+
+
+def test_a_damaged_shard_is_written_anew(streets, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "SHARD_BYTES", 1500)
+    interrupted(streets, tmp_path / "data")
+    draft = records.interrupted(str(tmp_path / "data"), "made")
+    shard = min(draft.glob("made-train.*-of-0000?"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    assert_as_in_place(streets, prepare(streets, tmp_path / "data"))
+
+
+def test_a_draft_with_everything_but_its_name_is_not_taken_for_the_set(
+    streets, tmp_path, monkeypatch
+):
+    replaced = os.replace
+
+    def stop(source, target):
+        if str(target).endswith(records.VERSION):
+            raise KeyboardInterrupt
+        replaced(source, target)
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(streets, tmp_path)
+    monkeypatch.undo()
+    assert records.find(str(tmp_path), "made") is None
+    assert records.find(str(records.interrupted(str(tmp_path), "made")), "made") is None
+    said = []
+    assert_as_in_place(streets, prepare(streets, tmp_path, say=said.append))
+    assert "train: 1 of 1 shards are there already" in said
+
+
+def test_ours_is_found_before_a_newer_one_of_others(streets, tmp_path):
+    folder = prepare(streets, tmp_path)
+    shutil.copytree(folder, folder.with_name("3.3.0"))
+    (folder.with_name("3.3.0") / records.FACTS).unlink()
+    assert records.find(str(tmp_path), "made") == folder
+
+
+def test_the_limit_of_open_files_is_raised_to_hold_every_shard(streets, tmp_path, monkeypatch):
+    limits = [(100, 300)]
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda which, new: limits.append(new))
+    monkeypatch.setattr(writing, "SHARD_BYTES", 1)
+    folder = prepare(streets, tmp_path)
+    records.load(folder, "made", "segmentation")
+    assert limits[-1] == (256 + 2 * 10, 300)
+    limits.append((50, 60))
+    with pytest.raises(UserError, match="has 10 shards, but a process may open no more than 60"):
+        records.load(folder, "made", "segmentation")
 
 
 def test_a_prepared_set_is_not_written_again(streets, tmp_path):
