@@ -13,6 +13,8 @@ from typing import Protocol
 from drn_jax.data.image import read_bytes
 from drn_jax.errors import UserError
 
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz")
+
 
 class Files(Protocol):
     """Files by name."""
@@ -105,11 +107,15 @@ def require_folder(path: str, otherwise: str = "check the path") -> None:
 
 
 def find(directory: str, *names: str) -> str | None:
-    """The path of the first of the files or folders `names` that `directory` has; else None."""
+    """The path of the first of the files or folders `names` that `directory` has; else None. The
+    suffix of an archive may be written in capitals."""
     for name in names:
         path = os.path.join(directory, *name.split("/"))
-        if os.path.exists(path):
-            return path
+        stem, suffix = os.path.splitext(path)
+        other = stem + suffix.upper() if suffix in _ARCHIVES else path
+        for spelled in (path, other):
+            if os.path.exists(spelled):
+                return spelled
     return None
 
 

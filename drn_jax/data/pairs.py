@@ -1,11 +1,31 @@
-"""Images and masks in folders of their own, brought together by what their names share."""
+"""Images and masks in files of their own: brought together by what their names share, and by their
+sizes."""
 
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from drn_jax.data.files import Files
+from drn_jax.data.files import Files, find, require_folder
 from drn_jax.data.findings import Findings
-from drn_jax.data.sources import Decode, FileSource, MaskFiles
+from drn_jax.data.sources import Decode, FileSource, MaskFiles, unequal
+from drn_jax.data.zips import folder_or_zip
 from drn_jax.errors import UserError
+
+
+def opened(
+    directory: str, archive: str, folders: tuple[str, ...], otherwise: str, inside: str = ""
+) -> Files:
+    """The files of one kind in `directory`: in the archive, below its folder `inside` if that is
+    named, or else in the first of the folders. (An extraction may have been broken off.)
+
+    Raises: UserError, which ends with `otherwise`, if there is none of them.
+    """
+    require_folder(directory)
+    path = find(directory, archive, *folders)
+    if path is None:
+        raise UserError(f"{directory}: holds neither {archive} nor {folders[0]}/ {otherwise}")
+    return folder_or_zip(path, inside)
 
 
 class Keyed(NamedTuple):
@@ -50,3 +70,23 @@ def paired(
         masks=MaskFiles(masks.files, tuple(masks.names[key] for key in keys), decode),
         size=size,
     )
+
+
+def common_sizes(
+    files: Files, pairs: Iterable[tuple[str, str]]
+) -> list[tuple[int, int] | UserError]:
+    """(height, width) that each image and its mask have by their headers, which threads look up; or
+    the error that says that one is missing or unreadable, or that they differ in size."""
+
+    def look(pair: tuple[str, str]) -> tuple[int, int] | UserError:
+        both = FileSource(files, pair)
+        try:
+            size, mask_size = both.image_size(0), both.image_size(1)
+        except UserError as error:
+            return error
+        if size != mask_size:
+            return UserError(unequal(both.where(0), size, both.where(1), mask_size))
+        return size
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(look, pairs))

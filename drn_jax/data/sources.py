@@ -169,9 +169,7 @@ class FileSource:
             shape = shape if self.size is None else self._own_size(index)
             if mask.shape != shape:
                 raise UserError(
-                    f"{self.where(index)} is {by(shape)} pixels, its mask "
-                    f"{self.masks.where(index)} {by(mask.shape)}: they must be of one size "
-                    "(height x width)"
+                    unequal(self.where(index), shape, self.masks.where(index), mask.shape)
                 )
             example["mask"] = self._resized(mask, bilinear=False)
         return example
@@ -206,6 +204,55 @@ class FileSource:
         return np.array(Image.fromarray(array).resize((width, height), way))
 
 
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """The examples of several sources, one after the other."""
+
+    sources: tuple[FileSource, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sources))
+
+    def __getitem__(self, index: int) -> Example:
+        source, place = self._find(index)
+        return source[place]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What each calls its images."""
+        return tuple(name for source in self.sources for name in source.names)
+
+    def where(self, index: int) -> str:
+        """What errors call the image."""
+        source, place = self._find(index)
+        return source.where(place)
+
+    def files_of(self, index: int) -> tuple[str, ...]:
+        """See `Readable`."""
+        source, place = self._find(index)
+        return source.files_of(place)
+
+    def record(self, index: int) -> Record:
+        """See `Readable`."""
+        source, place = self._find(index)
+        return source.record(place)
+
+    def sizes(self) -> Sizes | None:
+        """The size of every image; None if they are all alike."""
+        sizes: list[tuple[int, int]] = []
+        for source in self.sources:
+            sizes += source.sizes() or [source.image_size(0)] * len(source)
+        return tuple(sizes) if len(set(sizes)) > 1 else None
+
+    def _find(self, index: int) -> tuple[FileSource, int]:
+        place = index
+        for source in self.sources:
+            if 0 <= place < len(source):
+                return source, place
+            place -= len(source)
+        raise IndexError(f"example {index} of {len(self)}")
+
+
 def png(array: np.ndarray, level: int = -1) -> bytes:
     """An image or a mask, uint8, as a PNG file; `level` 1 (fastest) to 9, -1 is zlib's default."""
     data = io.BytesIO()
@@ -216,6 +263,15 @@ def png(array: np.ndarray, level: int = -1) -> bytes:
 def by(shape: tuple[int, ...]) -> str:
     """The size of an image or a mask, in words."""
     return f"{shape[0]}x{shape[1]}"
+
+
+def unequal(image: str, shape: tuple[int, ...], mask: str, mask_shape: tuple[int, ...]) -> str:
+    """What is wrong with an image and a mask of unequal size."""
+    turned = "; one of them is turned by its EXIF orientation" if mask_shape == shape[::-1] else ""
+    return (
+        f"{image} is {by(shape)} pixels, its mask {mask} {by(mask_shape)}: they must be of one "
+        f"size (height x width){turned}"
+    )
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,9 @@ _DECOMPRESSORS: Mapping[bytes, Callable[[str], _Stream]] = {
 }
 """What opens a compressed file, by the bytes that it starts with."""
 
+UNENDED = "archives without an end mark (cut off?)"
+"""The kind of warning about a .tar that may lack files at its end."""
+
 
 class TarEntry(NamedTuple):
     """Where a file of a .tar lies."""
@@ -64,6 +67,8 @@ class TarFiles:
 
     path: str
     entries: Mapping[str, TarEntry]
+    ended: bool = True
+    """Whether a block of zeros marks the end: else it may be cut off, between two files."""
 
     def where(self, name: str) -> str:
         return f"{self.path}/{name}"
@@ -96,13 +101,13 @@ class TarFiles:
 def tar_files(path: str) -> TarFiles:
     """The files of a .tar, those of a .tar in it included.
 
-    Raises: UserError for what is no .tar, is cut off, or is compressed.
+    Raises: UserError for what is no .tar, is cut off in a file, or is compressed.
     """
     names: list[str] = []
     places = array.array("q")
     try:
         with open(path, "rb") as file:
-            _index(file, 0, os.path.getsize(path), "", names, places)
+            ended = _index(file, 0, os.path.getsize(path), "", names, places)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except PermissionError as error:
@@ -114,13 +119,16 @@ def tar_files(path: str) -> TarFiles:
             f"{path}: not a readable .tar without compression ({error}); fetch it again, or "
             "extract it"
         ) from error
-    return TarFiles(path, TarIndex(names, np.array(places, np.int64).reshape(-1, 2)))
+    return TarFiles(path, TarIndex(names, np.array(places, np.int64).reshape(-1, 2)), ended)
 
 
 def _index(
     file: IO[bytes], start: int, end: int, prefix: str, names: list[str], places: "array.array[int]"
-) -> None:
-    """Note where the files of the .tar that lies from `start` to `end` of an open file are."""
+) -> bool:
+    """Note where the files of the .tar that lies from `start` to `end` of an open file are.
+
+    Returns: whether its end is marked.
+    """
     file.seek(start)
     members = 0
     with tarfile.open(fileobj=file, mode="r:") as archive:
@@ -141,10 +149,12 @@ def _index(
                 places.extend((member.offset_data, member.size))
         # `tarfile` takes a damaged header for the end, unless it is the first.
         file.seek(archive.offset)
-        if archive.offset < end and any(file.read(tarfile.BLOCKSIZE)):
+        mark = file.read(min(tarfile.BLOCKSIZE, max(0, end - archive.offset)))
+        if any(mark):
             raise tarfile.ReadError(f"{prefix or 'it'} is damaged at byte {archive.offset - start}")
     if not members:
         raise tarfile.ReadError(f"{prefix or 'it'} holds nothing")
+    return len(mark) == tarfile.BLOCKSIZE
 
 
 def unpacked(path: str, wanted: Callable[[str], bool]) -> MemoryFiles:

@@ -4,10 +4,10 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from drn_jax.data.files import below, visible
+from drn_jax.data.files import Files, FolderFiles, below, visible
 from drn_jax.errors import UserError
 
 
@@ -42,7 +42,7 @@ class ZipFiles:
             data = self._stored(entry, entry.stored)
             if entry.method == zipfile.ZIP_DEFLATED:
                 data = zlib.decompress(data, wbits=-zlib.MAX_WBITS)
-        except (OSError, zlib.error) as error:
+        except (OSError, MemoryError, zlib.error) as error:
             raise UserError(f"{self.where(name)}: cannot be read ({error})") from error
         if zlib.crc32(data) != entry.crc:
             raise UserError(f"{self.where(name)}: damaged (checksum differs); fetch the .zip again")
@@ -59,6 +59,19 @@ class ZipFiles:
         except (OSError, zlib.error) as error:
             raise UserError(f"{self.where(name)}: cannot be read ({error})") from error
         return data
+
+    def inside(self, top: str) -> "ZipFiles":
+        """The files below the folder `top` ("a/"), which is left out of their names."""
+        entries = {n.removeprefix(top): e for n, e in self.entries.items() if n.startswith(top)}
+        return replace(self, entries=entries)
+
+    def above(self, folder: str) -> str | None:
+        """What lies above the first folder "b" or "b/c": "", or "a/"; None if there is none."""
+        for name in self.under(""):
+            top, found, _ = f"/{name}".partition(f"/{folder}/")
+            if found:
+                return f"{top}/".removeprefix("/")
+        return None
 
     def _entry(self, name: str) -> ZipEntry:
         if name not in self.entries:
@@ -78,32 +91,51 @@ class ZipFiles:
             return file.read(count)
 
 
-def zip_files(path: str, top: str = "") -> ZipFiles:
-    """The files of a .zip below its folder `top`, which is left out of their names.
+def folder_or_zip(path: str, folder: str = "") -> Files:
+    """The files of a folder; or of a .zip, below its `folder` if that is named, on top of which
+    there may be others (who packs an archive anew may add some). Raises: as `zip_files`."""
+    if os.path.isdir(path):
+        return FolderFiles(path)
+    files = zip_files(path)
+    if not folder:
+        return files
+    return files.inside(f"{files.above(folder) or ''}{folder}/")
 
-    Raises: UserError for what is no .zip, or one that is encrypted or compressed in a way that
-      can't be read in place.
+
+def zip_files(path: str) -> ZipFiles:
+    """The files of a .zip.
+
+    Raises: UserError for what is no .zip, one that is damaged or cut off, or one that is encrypted
+      or compressed in a way that can't be read in place.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             listed = archive.infolist()
+        end = os.path.getsize(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except PermissionError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); check its permissions"
         ) from error
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable .zip ({error}); fetch it again") from error
+    # A damaged directory makes `zipfile` raise nearly anything (UnicodeDecodeError, struct.error,
+    # NotImplementedError, ...): it all means the same to the user.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: not a readable .zip ({reason}); fetch it again") from error
     entries = {}
     for e in listed:
-        if e.is_dir() or not e.filename.startswith(top):
+        if e.is_dir():
             continue
+        if not 0 <= e.header_offset <= end - e.compress_size:
+            raise UserError(
+                f"{path}: not a readable .zip ({e.filename!r} would lie beyond its end); fetch it "
+                "again"
+            )
         if e.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or e.flag_bits & 1:
             raise UserError(
                 f"{path}/{e.filename}: encrypted, or compressed in a way that is not read here; "
                 "make the .zip anew with plain `deflate`, or extract it"
             )
-        entry = ZipEntry(e.header_offset, e.compress_size, e.compress_type, e.CRC)
-        entries[e.filename.removeprefix(top)] = entry
+        entries[e.filename] = ZipEntry(e.header_offset, e.compress_size, e.compress_type, e.CRC)
     return ZipFiles(path, entries)

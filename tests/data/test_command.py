@@ -95,7 +95,7 @@ def ten_faults_in_lists(top):
         rf"{labels[6]}: .*colour image",
         rf"{images[7]}: not an image",
         rf"train_images\.txt: line 10: {images[9]} is listed before",
-        rf"val_images\.txt: line 1: {images[10]} is listed before, in .*train_images",
+        rf"train_images\.txt: line 11: {images[10]} is listed before, in .*val_images",
     )
 
 
@@ -232,7 +232,7 @@ def test_training_is_refused_with_the_first_fault_and_the_command_that_lists_all
     (lists / "labels/val/val01.png").unlink()
     with pytest.raises(UserError) as caught:
         data.load("list_folder", str(lists), "segmentation")
-    assert "train03.jpg" in str(caught.value)
+    assert "val01.png" in str(caught.value)
     assert f"`python -m drn_jax.data check list_folder --dir {lists}` lists them" in str(
         caught.value
     )

@@ -15,7 +15,7 @@ import pytest
 
 from drn_jax.data.files import Files, FolderFiles, find, require_folder
 from drn_jax.data.tars import TarEntry, TarIndex, streamed, tar_files, unpacked
-from drn_jax.data.zips import zip_files
+from drn_jax.data.zips import folder_or_zip, zip_files
 from drn_jax.errors import UserError
 
 Contents = dict[str, bytes]
@@ -80,7 +80,7 @@ def of_zip(method: int) -> Callable[[Path, Contents], Files]:
 
 def of_zip_top(root: Path, contents: Contents) -> Files:
     named = {f"set/{name}": data for name, data in contents.items()} | {"other/e.png": b"x"}
-    return zip_files(write_zip(root / "set.zip", named), "set/")
+    return folder_or_zip(write_zip(root / "set.zip", named), "set")
 
 
 def of_tar(root: Path, contents: Contents) -> Files:
@@ -237,6 +237,16 @@ def test_an_archive_that_may_not_be_read_is_not_to_be_fetched_again(tmp_path, mo
         opened(str(tmp_path / "x"))
 
 
+@pytest.mark.parametrize("top", ["", "above/", "above/set 2/"])
+def test_the_folder_of_a_zip_may_lie_in_others(tmp_path, top):
+    named = {f"{top}set/{name}": data for name, data in CONTENTS.items()}
+    junk = {f"__MACOSX/{top}set/._list.txt": b"x", "set.txt": b"x"}
+    path = write_zip(tmp_path / "set.ZIP", junk | named)
+    assert folder_or_zip(path, "set").under("") == sorted(CONTENTS)
+    assert len(folder_or_zip(path).under("")) == len(CONTENTS) + 1
+    assert folder_or_zip(path, "other").under("") == []
+
+
 def test_a_file_in_place_of_a_folder_is_told_from_nothing(tmp_path):
     (tmp_path / "x.zip").write_bytes(b"")
     require_folder(str(tmp_path))
@@ -251,6 +261,13 @@ def test_find_gives_the_first_that_is_there(tmp_path):
     assert find(str(tmp_path), "x", "a/b.txt", "c.txt") == str(tmp_path / "a/b.txt")
     assert find(str(tmp_path), "a") == str(tmp_path / "a")
     assert find(str(tmp_path), "x", "a/c.txt") is None
+
+
+def test_find_takes_an_archives_suffix_in_capitals(tmp_path):
+    write_folder(tmp_path, {"a.ZIP": b"", "b.tar": b"", "b.TAR": b"", "c.TXT": b""})
+    assert find(str(tmp_path), "a.zip") == str(tmp_path / "a.ZIP")
+    assert find(str(tmp_path), "b.tar") == str(tmp_path / "b.tar")
+    assert find(str(tmp_path), "c.txt") is None
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -282,6 +299,48 @@ def test_a_zip_that_was_not_fetched_to_its_end_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:5000])
     assert f"{path}: not a readable .zip" in error_of(zip_files, str(path))
     assert f"{path}.gone: no such file" in error_of(zip_files, f"{path}.gone")
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x40, 0x80, 0xFF])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_with_any_byte_changed_is_read_or_named(tmp_path, method, flip):
+    path = tmp_path / "set.zip"
+    contents = {"b.png": noise(0, 20), "ü.png": b"abc" * 9}
+    write_zip(path, contents, method)
+    sound = path.read_bytes()
+    for place in range(len(sound)):
+        data = bytearray(sound)
+        data[place] ^= flip
+        path.write_bytes(data)
+        try:
+            files = zip_files(str(path))
+            found = [files.read(name) for name in files.entries]
+        except UserError:
+            continue
+        assert set(found) <= {*contents.values(), b""}
+
+
+@pytest.mark.parametrize(
+    ("patches", "part"),
+    [
+        ({6: b"\x63\x00"}, "zip file version 9.9"),
+        ({8: b"\x00\x08", 46: b"\xff"}, "can't decode byte 0xff"),
+        ({20: b"\xff\xff\xff\x7f"}, "'a.png' would lie beyond its end"),
+        ({42: b"\xff\xff\xff\x7f"}, "'a.png' would lie beyond its end"),
+    ],
+)
+def test_a_damaged_directory_of_a_zip_is_named(tmp_path, patches, part):
+    path = tmp_path / "set.zip"
+    write_zip(path, {"a.png": b"x" * 50})
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    for field, value in patches.items():
+        data[entry + field : entry + field + len(value)] = value
+    path.write_bytes(data)
+    message = error_of(zip_files, str(path))
+    assert message.startswith(f"{path}: not a readable .zip (")
+    assert part in message
+    assert "fetch it again" in message
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -357,6 +416,17 @@ def test_an_inner_tar_without_an_end_mark_ends_where_its_file_does(tmp_path):
     files = tar_files(path)
     assert files.under("") == ["n1/x.png", "n2/x.png", "y.png"]
     assert files.read("n2/x.png") == noise(3)
+
+
+def test_a_tar_cut_off_between_two_files_is_known_by_its_missing_end_mark(tmp_path):
+    path = tmp_path / "set.tar"
+    data = tar_bytes({"a.png": noise(0), "b.png": noise(1)})
+    ends = {512 + 3072: False, 2 * (512 + 3072): False, 2 * (512 + 3072) + 512: True}
+    for end, ended in {**ends, len(data): True}.items():
+        path.write_bytes(data[:end])
+        assert tar_files(str(path)).ended == ended
+    path.write_bytes(data[: 512 + 3072])
+    assert tar_files(str(path)).under("") == ["a.png"]
 
 
 def test_a_tar_cut_off_after_it_was_indexed_is_named_when_read(tmp_path):

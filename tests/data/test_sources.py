@@ -14,6 +14,7 @@ from drn_jax.data.sources import (
     ClassIds,
     Colors,
     FileSource,
+    Joined,
     MappedIds,
     MaskFiles,
     Readable,
@@ -102,6 +103,31 @@ def test_a_turned_image_belongs_with_a_mask_of_its_upright_size():
     assert source_of(turned(PIXELS, 6), png(np.rot90(IDS)))[0]["mask"].shape == (8, 6)
     message = error_of(source_of(turned(PIXELS, 6), png(IDS)).__getitem__, 0)
     assert "image.png is 8x6 pixels, its mask set.tgz/mask.png 6x8" in message
+
+
+def test_the_orientation_is_hinted_at_only_where_height_and_width_are_exchanged():
+    hint = "one of them is turned by its EXIF orientation"
+    for read in ("__getitem__", "record"):
+        turned_back = source_of(turned(PIXELS, 6), png(IDS))
+        assert error_of(getattr(turned_back, read), 0).endswith(f"(height x width); {hint}")
+        assert hint not in error_of(getattr(source_of(png(PIXELS), png(IDS[:3])), read), 0)
+
+
+def test_joined_sources_are_one_after_the_other():
+    files = memory(a=png(PIXELS), b=png(PIXELS[:5]), c=png(PIXELS[:5]))
+    joined = Joined((FileSource(files, ("a.png",)), FileSource(files, ("b.png", "c.png"))))
+    assert isinstance(joined, Readable)
+    assert (len(joined), joined.names) == (3, ("a.png", "b.png", "c.png"))
+    assert joined.sizes() == ((6, 8), (5, 8), (5, 8))
+    assert Joined(joined.sources[1:]).sizes() is None
+    for i, name in enumerate(joined.names):
+        assert joined.where(i) == f"set.tgz/{name}"
+        assert joined.files_of(i) == (f"set.tgz/{name}",)
+        assert joined.record(i).image == files.read(name)
+        assert joined[i]["image"].shape[0] == (6, 5, 5)[i]
+    for index in (-1, 3):
+        with pytest.raises(IndexError):
+            joined[index]
 
 
 def test_sizes_are_none_where_all_are_alike():

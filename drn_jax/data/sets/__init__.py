@@ -189,7 +189,8 @@ DATASETS: Mapping[str, Entry] = {
         "MS-COCO, the photographs with an object of Pascal VOC's classes",
         "background and 20, Pascal VOC's",
         "cocodataset.org: train2014.zip, val2014.zip, annotations_trainval2014.zip (or 2017's)",
-        "FOLDER, with the .zip files as they are, or train2014/, val2014/, annotations/",
+        "FOLDER, with the .zip files as they are, or train2014/, val2014/ (also in images/), "
+        "annotations/",
         _FLICKR,
     ),
     "pascal_voc_coco": Entry(

@@ -21,14 +21,13 @@ import os
 import re
 
 from drn_jax.data.dataset import IGNORED, Dataset
-from drn_jax.data.files import Files, FolderFiles, find, require_folder
+from drn_jax.data.files import Files, FolderFiles, find
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.camvid import CAMVID
 from drn_jax.data.labels.space import LabelSpace
-from drn_jax.data.pairs import Keyed, paired
+from drn_jax.data.pairs import Keyed, common_sizes, opened, paired
 from drn_jax.data.sets import list_folder
 from drn_jax.data.sources import Colors, FileSource, MappedIds, MaskFiles, by
-from drn_jax.data.zips import zip_files
 from drn_jax.errors import UserError
 
 MEAN = (0.411624, 0.424932, 0.432221)
@@ -40,6 +39,10 @@ SIZE = (360, 480)
 
 IMAGES = "701_StillsRaw_full"
 MASKS = "LabeledApproved_full"
+OTHERWISE = (
+    f"(nor train_images.txt, nor SegNet's train.txt); fetch {IMAGES}.zip and {MASKS}.zip from "
+    "CamVid's page and put both there"
+)
 MASK = "_L"
 """Ends the name of a mask."""
 
@@ -89,7 +92,9 @@ def split_of(name: str) -> str | None:
 def _official(
     directory: str, findings: Findings, space: LabelSpace, size: tuple[int, int]
 ) -> Dataset:
-    images, masks = _open(directory, IMAGES), _open(directory, MASKS)
+    images, masks = (
+        opened(directory, f"{name}.zip", (name,), OTHERWISE) for name in (IMAGES, MASKS)
+    )
     image_names = _frames(images, "", findings)
     mask_names = _frames(masks, MASK, findings)
     decode = Colors(space.color_ids())
@@ -105,19 +110,6 @@ def _official(
         )
 
     return _dataset(space, source("train"), source("validation"), source("test"))
-
-
-def _open(directory: str, name: str) -> Files:
-    """The archive, or the folder: an extraction may have been broken off."""
-    require_folder(directory)
-    path = find(directory, f"{name}.zip", name)
-    if path is None:
-        raise UserError(
-            f"{directory}: holds neither {name}.zip nor {name}/ (nor train_images.txt, nor "
-            f"SegNet's train.txt); fetch {IMAGES}.zip and {MASKS}.zip from CamVid's page and put "
-            "both there"
-        )
-    return FolderFiles(path) if os.path.isdir(path) else zip_files(path)
 
 
 def _frames(files: Files, ending: str, findings: Findings) -> dict[str, str]:
@@ -149,14 +141,14 @@ def _segnet(folder: str, findings: Findings, space: LabelSpace, size: tuple[int,
 
     def source(split: str) -> FileSource:
         pairs = _listed(files, f"{split}.txt", findings, seen)
-        pairs = [pair for pair in pairs if _fits(files, pair, size, findings)]
+        pairs = _fitting(files, pairs, size, findings)
         if not pairs:
             raise UserError(f"{files.where(f'{split}.txt')}: no example is left; fetch it again")
         images, masks = zip(*pairs, strict=True)
         return FileSource(files, images, masks=MaskFiles(files, masks, decode))
 
-    # Validation and test come first: of an image that is listed twice, training loses it.
-    test, validation, train = source("test"), source("val"), source("train")
+    # Validation stays whole: of an image that is listed twice, it is the others that lose it.
+    validation, test, train = source("val"), source("test"), source("train")
     return _dataset(space, train, validation, test)
 
 
@@ -190,30 +182,26 @@ def _listed(
     return pairs
 
 
-def _fits(files: Files, pair: tuple[str, str], size: tuple[int, int], findings: Findings) -> bool:
-    """Whether image and mask have the size, by their headers; an unreadable one is a fault.
+def _fitting(
+    files: Files, pairs: list[tuple[str, str]], size: tuple[int, int], findings: Findings
+) -> list[tuple[str, str]]:
+    """Those of the pairs that have the size, by their headers; unreadable ones are faults.
 
     Raises: UserError for an image and a mask of one other size.
     """
-    both = FileSource(files, pair)
-    try:
-        image_size, mask_size = both.image_size(0), both.image_size(1)
-    except UserError as error:
-        findings.fault(str(error))
-        return False
-    where = files.where(pair[0])
-    if image_size != mask_size:
-        findings.fault(
-            f"{where} is {by(image_size)} pixels, its mask {files.where(pair[1])} "
-            f"{by(mask_size)}: they must be of one size (height x width)"
-        )
-        return False
-    if image_size != size:
-        raise UserError(
-            f"{where}: is {by(image_size)} pixels (height x width), but {by(size)} was asked for, "
-            f"and SegNet's images are not resized; use {IMAGES}.zip and {MASKS}.zip instead"
-        )
-    return True
+    fitting = []
+    for pair, found in zip(pairs, common_sizes(files, pairs), strict=True):
+        if isinstance(found, UserError):
+            findings.fault(str(found))
+        elif found == size:
+            fitting.append(pair)
+        else:
+            raise UserError(
+                f"{files.where(pair[0])}: is {by(found)} pixels (height x width), but {by(size)} "
+                f"was asked for, and SegNet's images are not resized; use {IMAGES}.zip and "
+                f"{MASKS}.zip instead"
+            )
+    return fitting
 
 
 def _dataset(

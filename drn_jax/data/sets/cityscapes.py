@@ -11,17 +11,13 @@ Or the lists of fyu/drn (`list_folder`), whose masks hold trainIds already; if t
 are what is read.
 """
 
-import os
-
 from drn_jax.data.dataset import Dataset
-from drn_jax.data.files import Files, FolderFiles, find, require_folder
+from drn_jax.data.files import Files, find
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.cityscapes import CITYSCAPES
-from drn_jax.data.pairs import Keyed, paired
+from drn_jax.data.pairs import Keyed, opened, paired
 from drn_jax.data.sets import list_folder
 from drn_jax.data.sources import MappedIds
-from drn_jax.data.zips import zip_files
-from drn_jax.errors import UserError
 
 MEAN = (0.290101, 0.328081, 0.286964)
 STD = (0.182954, 0.186566, 0.184475)
@@ -29,6 +25,10 @@ STD = (0.182954, 0.186566, 0.184475)
 
 IMAGE = "_leftImg8bit.png"
 MASK = "_gtFine_labelIds.png"
+OTHERWISE = (
+    "(nor train_images.txt); fetch leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from "
+    "cityscapes-dataset.com and put both there"
+)
 
 
 def read(directory: str, findings: Findings) -> Dataset:
@@ -63,23 +63,9 @@ def read(directory: str, findings: Findings) -> Dataset:
 
 
 def _open(directory: str, folder: str) -> Files:
-    """The files below a folder of the layout, from its archive if that is there: an extraction may
-    have been broken off."""
-    require_folder(directory)
-    archive = f"{folder}_trainvaltest.zip"
-    path = find(directory, archive, folder, f"{folder}_trainvaltest/{folder}")
-    if path is None:
-        raise UserError(
-            f"{directory}: holds neither {archive} nor {folder}/ (nor train_images.txt); fetch "
-            "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip from cityscapes-dataset.com "
-            "and put both there"
-        )
-    if os.path.isdir(path):
-        return FolderFiles(path)
-    # Who has packed the archive anew may have put a folder on top.
-    tops = (f"/{name}".partition(f"/{folder}/")[:2] for name in zip_files(path).under(""))
-    top = next(("".join(parts)[1:] for parts in tops if parts[1]), f"{folder}/")
-    return zip_files(path, top)
+    """The files below a folder of the layout."""
+    folders = folder, f"{folder}_trainvaltest/{folder}"
+    return opened(directory, f"{folder}_trainvaltest.zip", folders, OTHERWISE, inside=folder)
 
 
 def _names(files: Files, split: str, ending: str) -> dict[str, str]:

@@ -3,7 +3,7 @@ data of its best front end.
 
 From https://cocodataset.org/#download, of 2014 (the paper's) or 2017:
   `train2014.zip`, `val2014.zip` and `annotations_trainval2014.zip`; or the folders `train2014`,
-  `val2014` and `annotations` extracted from them.
+  `val2014` and `annotations` extracted from them. Images may lie in a folder `images`.
 Joined with VOC, the files that `pascal_voc` and `sbd` name lie in the same directory.
 
 Images without an object of VOC's classes are left out. COCO marks objects, which may overlap; here
@@ -20,70 +20,24 @@ import json
 import os
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from drn_jax.data.dataset import IGNORED, IMAGENET_STD, Dataset, Example, Sizes
+from drn_jax.data.dataset import IGNORED, IMAGENET_STD, Dataset
 from drn_jax.data.files import Files, FolderFiles, find, require_folder
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.coco import COCO
 from drn_jax.data.sets import pascal_voc
 from drn_jax.data.sets.coco_objects import ObjectMasks, compressed, pycocotools_mask
-from drn_jax.data.sources import FileSource, Record
-from drn_jax.data.zips import zip_files
+from drn_jax.data.sources import FileSource, Joined
+from drn_jax.data.zips import folder_or_zip, zip_files
 from drn_jax.errors import UserError
 
 YEARS = (2014, 2017)
 
 _OBJECTS = {id_: class_id for id_, class_id in COCO.ids() if class_id}
 """The class id of each COCO category that is no background."""
-
-
-@dataclass(frozen=True, eq=False)
-class Joined:
-    """The examples of several sources, one after the other."""
-
-    sources: tuple[FileSource, ...]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.sources))
-
-    def __getitem__(self, index: int) -> Example:
-        source, place = self._find(index)
-        return source[place]
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """What each calls its images."""
-        return tuple(name for source in self.sources for name in source.names)
-
-    def where(self, index: int) -> str:
-        """What errors call the image."""
-        source, place = self._find(index)
-        return source.where(place)
-
-    def record(self, index: int) -> Record:
-        """See `sources.Readable`."""
-        source, place = self._find(index)
-        return source.record(place)
-
-    def sizes(self) -> Sizes | None:
-        """The size of every image; None if they are all alike."""
-        sizes: list[tuple[int, int]] = []
-        for source in self.sources:
-            sizes += source.sizes() or [source.image_size(0)] * len(source)
-        return tuple(sizes) if len(set(sizes)) > 1 else None
-
-    def _find(self, index: int) -> tuple[FileSource, int]:
-        place = index
-        for source in self.sources:
-            if 0 <= place < len(source):
-                return source, place
-            place -= len(source)
-        raise IndexError(f"example {index} of {len(self)}")
 
 
 def read(directory: str, findings: Findings, year: int | None = None) -> Dataset:
@@ -176,7 +130,9 @@ def _splits(directory: str, findings: Findings, year: int | None) -> tuple[FileS
 
 
 def _find(directory: str, folder: str) -> str | None:
-    return find(directory, folder, f"{folder}.zip")
+    return find(
+        directory, *(f"{top}{folder}{end}" for top in ("", "images/") for end in ("", ".zip"))
+    )
 
 
 def _source(directory: str, split: str, findings: Findings, taken: frozenset[int]) -> FileSource:
@@ -184,7 +140,7 @@ def _source(directory: str, split: str, findings: Findings, taken: frozenset[int
     path = _find(directory, split)
     if path is None:
         raise UserError(f"{directory}: neither {split}.zip nor a folder {split} is here; fetch it")
-    files = zip_files(path, f"{split}/") if path.endswith(".zip") else FolderFiles(path)
+    files = folder_or_zip(path, split)
     annotations, name = _annotations(directory, split)
     where = annotations.where(name)
     images, regions = _parse(where, annotations.read(name), findings)
@@ -229,7 +185,7 @@ def _annotations(directory: str, split: str) -> tuple[Files, str]:
     path = find(directory, f"annotations/{name}", archive)
     if path is None:
         raise UserError(f"{directory}: neither {archive} nor annotations/{name} is here; fetch it")
-    if path.endswith(".zip"):
+    if path.lower().endswith(".zip"):
         return zip_files(path), f"annotations/{name}"
     return FolderFiles(os.path.dirname(path)), name
 

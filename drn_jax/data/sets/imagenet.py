@@ -45,7 +45,7 @@ from drn_jax.data.sets import class_folder
 from drn_jax.data.sets.boxes_xml import Annotations, ImageBoxes, XmlFiles, packed
 from drn_jax.data.sets.class_folder import SUFFIXES
 from drn_jax.data.sources import FileSource
-from drn_jax.data.tars import tar_files
+from drn_jax.data.tars import UNENDED, TarFiles, tar_files
 from drn_jax.errors import UserError
 
 TRAIN = "ILSVRC2012_img_train.tar"
@@ -91,7 +91,7 @@ def read(directory: str, findings: Findings) -> Dataset:
                 )
         assert train_tar
         assert val_tar
-        parts = Part(tar_files(train_tar), ""), Part(tar_files(val_tar), "")
+        parts = Part(_whole(train_tar, findings), ""), Part(_whole(val_tar, findings), "")
     elif tree:
         parts = Part(FolderFiles(tree), "train"), Part(FolderFiles(tree), "val")
     elif find(directory, "train") and find(directory, "val"):
@@ -119,6 +119,14 @@ def read(directory: str, findings: Findings) -> Dataset:
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
     )
+
+
+def _whole(path: str, findings: Findings) -> TarFiles:
+    """An archive of images; a fault if it is cut off between two of them."""
+    files = tar_files(path)
+    if not files.ended:
+        findings.fault(f"{path}: ends without the end mark: it is cut off; fetch it again")
+    return files
 
 
 def _is_flat(folder: str) -> bool:
@@ -268,8 +276,10 @@ def _annotations(
     if tree is not None:
         files = FolderFiles(tree)
         inside = files.under(split)
-    elif archive is not None and archive.endswith(".tar"):
+    elif archive is not None and archive.lower().endswith(".tar"):
         files = tar_files(archive)
+        if not files.ended:
+            findings.warn(UNENDED, archive)
         inside = files.under("")
     elif archive is not None:
         places = {_stem(name): i for i, name in enumerate(source.names)}

@@ -18,6 +18,7 @@ of 200). The labels of `testing` are not public: it is not read.
 
 import os
 import re
+from typing import NamedTuple
 
 from drn_jax.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
 from drn_jax.data.files import Files, FolderFiles
@@ -25,13 +26,21 @@ from drn_jax.data.findings import Findings
 from drn_jax.data.labels.cityscapes import CITYSCAPES
 from drn_jax.data.labels.kitti import KITTI
 from drn_jax.data.pairs import Keyed, paired
-from drn_jax.data.sources import Colors, FileSource, MappedIds
+from drn_jax.data.sources import HEADER, Colors, Decode, FileSource, MappedIds
 from drn_jax.data.zips import zip_files
 from drn_jax.errors import UserError
 
 MEAN = (91.347 / 255, 95.551 / 255, 96.194 / 255)
 """Of the Context paper's training images (fyu/dilation lists it as BGR in 0..255). No deviations
 are published with it: ImageNet's take their place."""
+
+
+class _Names(NamedTuple):
+    """The files of a split of Ros et al., by key."""
+
+    images: dict[str, str]
+    masks: dict[str, str]
+    decode: Decode
 
 
 def read(directory: str, findings: Findings) -> Dataset:
@@ -41,14 +50,20 @@ def read(directory: str, findings: Findings) -> Dataset:
     """
     files = _open(directory, "Training_00/RGB", "the .zip of Ros et al. (adas.cvc.uab.es/s2uad)")
 
-    def source(split: str) -> FileSource:
-        images = _pngs(files, f"{split}/RGB")
-        decode, masks = MappedIds(KITTI.ids()), _pngs(files, f"{split}/GT_ind")
-        if not masks:
-            decode, masks = Colors(KITTI.color_ids()), _pngs(files, f"{split}/GT")
-        return paired(split, Keyed(files, images), Keyed(files, masks), decode, findings)
+    train, validation = (_ros(files, split, findings) for split in ("Training_00", "Validation_07"))
+    for key in sorted(train.images.keys() & validation.images.keys()):
+        # Each drive numbers its frames anew: a name that both have says nothing yet.
+        ours, theirs = train.images[key], validation.images[key]
+        if _same(files, ours, theirs):
+            findings.fault(f"{files.where(ours)}: is {theirs} again, a validation image; remove it")
+            del train.images[key]
+            train.masks.pop(key, None)
 
-    train, validation = source("Training_00"), source("Validation_07")
+    def source(split: str, names: _Names) -> FileSource:
+        images, masks = Keyed(files, names.images), Keyed(files, names.masks)
+        return paired(split, images, masks, names.decode, findings)
+
+    train, validation = source("Training_00", train), source("Validation_07", validation)
     return Dataset(
         name="kitti",
         classes=KITTI.names,
@@ -69,11 +84,12 @@ def read_semantics(directory: str, findings: Findings) -> Dataset:
     Raises: as `read`.
     """
     files = _open(directory, "training/semantic", "data_semantics.zip (cvlibs.net/datasets/kitti)")
+    pngs = [_frames(files, f"training/{kind}", findings) for kind in ("image_2", "semantic")]
 
     def source(split: str, validation: bool) -> FileSource:
         images, masks = (
             Keyed(files, {k: v for k, v in names.items() if _is_validation(k) == validation})
-            for names in (_frames(files, "training/image_2"), _frames(files, "training/semantic"))
+            for names in pngs
         )
         return paired(split, images, masks, MappedIds(CITYSCAPES.ids()), findings)
 
@@ -91,16 +107,31 @@ def read_semantics(directory: str, findings: Findings) -> Dataset:
     )
 
 
-def _frames(files: Files, folder: str) -> dict[str, str]:
-    """The images or masks of the semantic benchmark, by name."""
-    pngs = _pngs(files, folder)
-    return {key: name for key, name in pngs.items() if re.fullmatch(r"\d+_10", key)}
+def _ros(files: Files, split: str, findings: Findings) -> _Names:
+    images, masks = (_pngs(files, f"{split}/{kind}", findings) for kind in ("RGB", "GT_ind"))
+    if masks:
+        return _Names(images, masks, MappedIds(KITTI.ids()))
+    return _Names(images, _pngs(files, f"{split}/GT", findings), Colors(KITTI.color_ids()))
+
+
+def _same(files: Files, a: str, b: str) -> bool:
+    """Whether two files hold the same; what can't be read is left to those who read it."""
+    try:
+        return files.head(a, HEADER) == files.head(b, HEADER) and files.read(a) == files.read(b)
+    except UserError:
+        return False
+
+
+def _frames(files: Files, folder: str, findings: Findings) -> dict[str, str]:
+    """The images or masks of the semantic benchmark, by key."""
+    pngs = _pngs(files, folder, findings)
+    return {key: name for key, name in pngs.items() if re.fullmatch(r"(.*/)?\d+_10", key)}
 
 
 def _is_validation(key: str) -> bool:
     """Whether the image is a fifth one. By its number, not by its place: so the split stays what it
     is when an image is missing."""
-    return int(key.removesuffix("_10")) % 5 == 4
+    return int(key.rpartition("/")[2].removesuffix("_10")) % 5 == 4
 
 
 def _open(directory: str, folder: str, archive: str) -> Files:
@@ -118,20 +149,26 @@ def _open(directory: str, folder: str, archive: str) -> Files:
         if os.path.isdir(os.path.join(top, *folder.split("/"))):
             return FolderFiles(top)
     for path in zips:
-        for name in zip_files(path).under(""):
-            top, found, _ = f"/{name}".partition(f"/{folder}/")
-            if found:
-                return zip_files(path, f"{top}/".removeprefix("/"))
+        files = zip_files(path)
+        top = files.above(folder)
+        if top is not None:
+            return files.inside(top)
     raise UserError(
         f"{directory}: neither has the folder {folder} nor holds {archive}; fetch it and put it "
         "there"
     )
 
 
-def _pngs(files: Files, folder: str) -> dict[str, str]:
-    """The PNGs of a folder by name without .png."""
-    return {
-        name.split("/")[-1][: -len(".png")]: name
-        for name in files.under(folder)
-        if name.lower().endswith(".png")
-    }
+def _pngs(files: Files, folder: str, findings: Findings) -> dict[str, str]:
+    """The PNGs of a folder by what follows it in their names, without .png."""
+    pngs: dict[str, str] = {}
+    for name in files.under(folder):
+        stem, suffix = os.path.splitext(name)
+        key = stem.removeprefix(f"{folder}/")
+        if suffix.lower() != ".png":
+            continue
+        if key in pngs:
+            findings.fault(f"{files.where(name)}: is {pngs[key]} again; keep one of them")
+        else:
+            pngs[key] = name
+    return pngs

@@ -7,25 +7,27 @@ A folder with
   `info.json`: `mean` and `std` of the training images, RGB in [0, 1]; optionally `classes`, their
       names in the order of the ids, and `colors`, an [r, g, b] each
 
+A file may be listed once in all of the lists; where training has what validation has, it loses it.
 Everything that can be told without decoding a pixel is checked at once by `read`, with a look into
 the header of every file.
 """
 
 import bisect
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from reprlib import repr as brief
 from typing import Any, NamedTuple
 
 from drn_jax.data import image
-from drn_jax.data.dataset import IGNORED, Dataset
+from drn_jax.data.dataset import IGNORED, Dataset, Sizes
 from drn_jax.data.files import Files, FolderFiles, require_folder
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.space import RGB, LabelSpace
-from drn_jax.data.sources import ClassIds, Decode, FileSource, MappedIds, MaskFiles, by
+from drn_jax.data.pairs import common_sizes
+from drn_jax.data.sources import ClassIds, Decode, FileSource, MappedIds, MaskFiles
 from drn_jax.errors import UserError
 
 NEARLY_ALL = 0.9
@@ -73,19 +75,33 @@ def read(
     names, decode = _classes(classes, _listed_classes(info, order), info_path)
     colors = _colors(info.get("colors"), len(names), info_path)
     splits = _Splits(FolderFiles(folder), decode, findings, {})
-    train, validation = splits.read("train"), splits.read("val")
+    # Validation stays whole: of an image that is listed twice, it is the others that lose it.
+    validation = splits.read("val")
+    test = splits.read("test").source if os.path.exists(splits.lists("test")[0]) else None
+    train = splits.read("train")
     return Dataset(
         name=os.path.basename(os.path.abspath(folder)),
         classes=names,
-        train=train,
-        validation=validation,
-        test=splits.read("test") if os.path.exists(splits.lists("test")[0]) else None,
+        train=train.source,
+        validation=validation.source,
+        test=test,
         mean=_triple(info, "mean", info_path, _is_fraction, "in [0, 1]"),
         std=_triple(info, "std", info_path, lambda x: _is_fraction(x) and x > 0, "in (0, 1]"),
         colors=classes.colors if isinstance(classes, LabelSpace) else colors,
         validation_sizes=validation.sizes,
         train_sizes=train.sizes,
     )
+
+
+class _Split(NamedTuple):
+    """The examples of a split, and (height, width) of each."""
+
+    source: FileSource
+    shapes: Sizes
+
+    def sizes(self) -> Sizes | None:
+        """None if they are all alike."""
+        return self.shapes if len(set(self.shapes)) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -96,16 +112,17 @@ class _Splits:
     decode: Decode
     findings: Findings
     listed: dict[str, str]
-    """The images that were read already, and the line that lists each."""
+    """The files that were read already, by their real paths, and the line that lists each."""
 
     def lists(self, split: str) -> tuple[str, str]:
         """The paths of the lists of images and labels."""
         return self.files.where(f"{split}_images.txt"), self.files.where(f"{split}_labels.txt")
 
-    def read(self, split: str) -> FileSource:
+    def read(self, split: str) -> "_Split":
         """The examples that hold what they should."""
         image_list, label_list = self.lists(split)
         images, labels = _read_list(image_list), _read_list(label_list)
+        before = len(self.findings.faults)
         if len(images) != len(labels):
             self.findings.fault(
                 f"{image_list} lists {len(images)} files, {label_list} {len(labels)}: line i of "
@@ -114,92 +131,106 @@ class _Splits:
             pairs = self._by_stem(image_list, images, label_list, labels)
         else:
             pairs = self._by_line(image_list, images, label_list, labels)
-        kept = [pair for pair in pairs if self._is_sound(*pair, image_list, label_list)]
+        found = common_sizes(self.files, [(image.name, label.name) for image, label in pairs])
+        kept, sizes = [], []
+        for (a, b), size in zip(pairs, found, strict=True):
+            if self._is_new(a, image_list) and self._is_new(b, label_list):
+                if isinstance(size, UserError):
+                    self._say(size, (a, image_list), (b, label_list))
+                else:
+                    kept.append((a.name, b.name))
+                    sizes.append(size)
         if not kept:
-            raise UserError(f"{image_list}: no example is left of it; mend what it lists")
-        return FileSource(
-            self.files,
-            tuple(image.name for image, _ in kept),
-            masks=MaskFiles(self.files, tuple(label.name for _, label in kept), self.decode),
-        )
+            first, *others = self.findings.faults[before:]
+            raise UserError(
+                f"{image_list}: no example is left of it; the first of {1 + len(others)} faults: "
+                f"{first}"
+            )
+        names, masks = zip(*kept, strict=True)
+        source = FileSource(self.files, names, masks=MaskFiles(self.files, masks, self.decode))
+        return _Split(source, tuple(sizes))
 
     def _by_line(
         self, image_list: str, images: list[Line], label_list: str, labels: list[Line]
     ) -> list[tuple[Line, Line]]:
-        """The pairs, but for those whose stems don't belong together where nearly all others do."""
+        """The pairs, but for those whose stems don't belong together where nearly all others do, or
+        which belong to others."""
         pairs = list(zip(images, labels, strict=True))
         endings = [_endings(a.stem, b.stem) for a, b in pairs]
         usual, count = Counter(endings).most_common(1)[0]
+        kept = [pair for pair, ending in zip(pairs, endings, strict=True) if ending == usual]
+        why = "but in nearly all other lines the names belong together"
         if count < NEARLY_ALL * len(pairs):
-            return pairs
-        for (a, b), ending in zip(pairs, endings, strict=True):
-            if ending != usual:
-                self.findings.fault(
-                    f"{image_list}: line {a.number} pairs {a.name} with {b.name} in {label_list}, "
-                    "but in nearly all other lines the names belong together; mend the lists"
-                )
-        return [pair for pair, ending in zip(pairs, endings, strict=True) if ending == usual]
+            matched = _matched(images, labels)
+            if matched is None:
+                return pairs
+            kept = [pair for pair in pairs if pair in matched]
+            why = "but nearly all names belong to those of other lines"
+        for a, b in sorted(set(pairs).difference(kept)):
+            self.findings.fault(
+                f"{image_list}: line {a.number} pairs {a.name} with {b.name} in {label_list}, "
+                f"{why}; mend the lists"
+            )
+        return kept
 
     def _by_stem(
         self, image_list: str, images: list[Line], label_list: str, labels: list[Line]
     ) -> list[tuple[Line, Line]]:
         """The pairs of lists of unequal length: by their stems, or if few match, line by line."""
-        stems = sorted(label.stem for label in labels)
-        usual = Counter(_nearest(a.stem, stems) for a in images).most_common(1)[0][0]
-        own, other = usual
-        by_core = {b.stem.removesuffix(other): b for b in labels if b.stem.endswith(other)}
-        cores = [(a, a.stem.removesuffix(own)) for a in images if a.stem.endswith(own)]
-        pairs = [(a, by_core[core]) for a, core in cores if core in by_core]
-        # The same stem in several folders, say, is no ground to go by.
-        unique = len({b.name for _, b in pairs}) == len(pairs) and len(by_core) == len(labels)
-        if not unique or len(pairs) < NEARLY_ALL * min(len(images), len(labels)):
+        matched = _matched(images, labels)
+        if matched is None:
             return list(zip(images, labels, strict=False))
         for path, lines, paired, what in (
-            (image_list, images, {a.name for a, _ in pairs}, "label"),
-            (label_list, labels, {b.name for _, b in pairs}, "image"),
+            (image_list, images, {a for a, _ in matched}, "label"),
+            (label_list, labels, {b for _, b in matched}, "image"),
         ):
             for line in lines:
-                if line.name not in paired:
+                if line not in paired:
                     self.findings.fault(
                         f"{path}: line {line.number}: {line.name} has no {what} of its name; add "
                         "it or unlist the file"
                     )
-        return pairs
+        return sorted(matched)
 
-    def _is_sound(self, a: Line, b: Line, image_list: str, label_list: str) -> bool:
-        """Whether image and label are there, of one size, and not listed before."""
-        here, key = f"{image_list}: line {a.number}", os.path.normpath(a.name)
-        if key in self.listed:
+    def _is_new(self, line: Line, path: str) -> bool:
+        """Whether a file was not listed before, by this or another name."""
+        here, file = f"{path}: line {line.number}", os.path.realpath(self.files.where(line.name))
+        first = self.listed.setdefault(file, here)
+        if first != here:
             self.findings.fault(
-                f"{here}: {a.name} is listed before, in {self.listed[key]}; an image may serve "
-                "once, in one split: unlist it"
+                f"{here}: {line.name} is listed before, in {first}; a file may serve once, in one "
+                "split: unlist it"
             )
-            return False
-        self.listed[key] = here
-        image_size, label_size = self._size(a, image_list), self._size(b, label_list)
-        if image_size is None or label_size is None:
-            return False
-        if image_size != label_size:
-            self.findings.fault(
-                f"{self.files.where(a.name)} is {by(image_size)} pixels, its label "
-                f"{self.files.where(b.name)} {by(label_size)}: they must be of one size "
-                "(height x width)"
-            )
-        return image_size == label_size
+        return first == here
 
-    def _size(self, line: Line, path: str) -> tuple[int, int] | None:
-        """(height, width) by the file's header; None, and a fault, if there is no such image."""
-        if line.name not in self.files:
+    def _say(self, error: UserError, *listed: tuple[Line, str]) -> None:
+        """Add what is wrong with a pair: the files that are missing, or else the error."""
+        missing = [(line, path) for line, path in listed if line.name not in self.files]
+        for line, path in missing:
             self.findings.fault(
                 f"{self.files.where(line.name)}: listed in {path}, line {line.number}, but "
                 "missing; restore it or unlist it"
             )
-            return None
-        try:
-            return FileSource(self.files, (line.name,)).image_size(0)
-        except UserError as error:
+        if not missing:
             self.findings.fault(str(error))
-            return None
+
+
+def _matched(images: list[Line], labels: list[Line]) -> set[tuple[Line, Line]] | None:
+    """The pairs whose stems differ as most do, at their ends or at their starts, if these are
+    nearly all of the shorter list; only stems that occur once count."""
+    for key in (lambda line: line.stem, lambda line: line.stem[::-1]):
+        stems = sorted(map(key, labels))
+        ends = Counter(_nearest(key(a), stems) for a in images).most_common(1)[0][0]
+        cores: list[dict[str, Line]] = []
+        for lines, end in zip((images, labels), ends, strict=True):
+            ending = [line for line in lines if key(line).endswith(end)]
+            times = Counter(map(key, ending))
+            cores.append({key(x).removesuffix(end): x for x in ending if times[key(x)] == 1})
+        of_images, of_labels = cores
+        pairs = {(of_images[core], of_labels[core]) for core in of_images.keys() & of_labels.keys()}
+        if len(pairs) >= NEARLY_ALL * min(len(images), len(labels)):
+            return pairs
+    return None
 
 
 def _endings(a: str, b: str) -> tuple[str, str]:
@@ -245,13 +276,15 @@ def _read_info(path: str) -> dict[str, Any]:
         raise UserError(
             f"{path}: malformed JSON at line {error.lineno}, column {error.colno} ({error.msg})"
         ) from error
+    except (ValueError, RecursionError) as error:  # A number of thousands of digits, say.
+        raise UserError(f"{path}: malformed JSON ({error}); mend it") from error
     if not isinstance(info, dict):
         raise UserError(f"{path}: must be a JSON object with mean and std")
     return info
 
 
 def _is_fraction(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and 0 <= value <= 1
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _triple(
@@ -261,7 +294,7 @@ def _triple(
         raise UserError(f"{path}: field {field} is missing; add the three channel values, RGB")
     value = info[field]
     if not isinstance(value, list) or len(value) != 3 or not all(accepts(x) for x in value):
-        raise UserError(f"{path}: {field} must be three numbers {span}, not {json.dumps(value)}")
+        raise UserError(f"{path}: {field} must be three numbers {span}, not {brief(value)}")
     red, green, blue = (float(x) for x in value)
     return red, green, blue
 
@@ -326,6 +359,6 @@ def _colors(value: Any, classes: int, path: str) -> tuple[RGB, ...] | None:
             or not all(isinstance(x, int) and 0 <= x <= 255 for x in color)
         ):
             raise UserError(
-                f"{path}: color {i} must be three integers in 0..255, not {json.dumps(color)}"
+                f"{path}: color {i} must be three integers in 0..255, not {brief(color)}"
             )
     return tuple((red, green, blue) for red, green, blue in value)

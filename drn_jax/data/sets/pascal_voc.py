@@ -24,8 +24,9 @@ from drn_jax.data.files import Files, FolderFiles, find, require_folder
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.pascal_voc import PASCAL_VOC
 from drn_jax.data.sets import sbd
+from drn_jax.data.sets.id_lists import read_ids
 from drn_jax.data.sources import ClassIds, FileSource, MaskFiles
-from drn_jax.data.tars import tar_files
+from drn_jax.data.tars import UNENDED, tar_files
 from drn_jax.errors import UserError
 
 MEAN = (116.52 / 255, 111.36 / 255, 102.93 / 255)
@@ -119,7 +120,8 @@ def read_augmented(
         told = (f"{name} {found[name]} (expected {count})" for name, count in expected.items())
         findings.fault(
             f"{directory}: the lists name other numbers of images than the official ones: "
-            f"{', '.join(told)}; fetch VOC and SBD again"
+            f"{', '.join(told)}; fetch VOC and SBD again, or, for a part on purpose, run "
+            "`python -m drn_jax.data prepare pascal_voc_aug --partial` and train on that"
         )
     source = _source(voc, ids, others, "augmented training", findings)
     return _dataset("pascal_voc_augmented", voc, source, findings)
@@ -135,12 +137,14 @@ def _open(directory: str, findings: Findings) -> _Voc:
             f"{directory}: none of {ARCHIVE}, VOCdevkit or VOC2012 (with {lists}) is here; fetch "
             "VOC 2012's training/validation data"
         )
-    if path.endswith(".tar"):
+    if os.path.isfile(path):
         files, top = tar_files(path), tops[0]
+        if not files.ended:
+            findings.warn(UNENDED, path)
     else:
         files, top = FolderFiles(path.removesuffix(os.path.join(*lists.split("/")))), ""
     train, validation = (
-        sbd.read_ids(files, f"{top}{lists}/{split}.txt", findings) for split in ("train", "val")
+        read_ids(files, f"{top}{lists}/{split}.txt", findings) for split in ("train", "val")
     )
     both = {*train} & {*validation}
     for id_ in sorted(both):

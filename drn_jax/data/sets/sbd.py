@@ -17,7 +17,7 @@ Converted, as circulated with DeepLab:
 
 import io
 import os
-from collections.abc import Callable, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from itertools import product
 
@@ -28,8 +28,9 @@ from drn_jax.data.dataset import IGNORED
 from drn_jax.data.files import Files, FolderFiles, find
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.pascal_voc import PASCAL_VOC
+from drn_jax.data.sets.id_lists import read_ids
 from drn_jax.data.tars import unpacked
-from drn_jax.data.zips import zip_files
+from drn_jax.data.zips import folder_or_zip
 from drn_jax.errors import UserError
 
 CLASSES = len(PASCAL_VOC.classes)
@@ -68,38 +69,6 @@ def find_annotations(
     return annotations
 
 
-def read_ids(
-    files: Files, name: str, findings: Findings, parse: Callable[[str], str] = str.strip
-) -> list[str]:
-    """The ids that a list names, each once, in the order of the list.
-
-    Args:
-      parse: makes the id of a line; raises ValueError for what is none.
-
-    Raises: UserError if the list is missing, no text or empty.
-    """
-    where = files.where(name)
-    try:
-        lines = files.read(name).decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not a text file ({error.reason}); fetch it again") from error
-    ids: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            id_ = parse(line)
-        except ValueError as error:
-            findings.fault(f"{where}: line {number} {error}")
-            continue
-        if id_ in ids:
-            findings.fault(f"{where}: line {number} lists {id_} again (line {ids[id_]})")
-        ids.setdefault(id_, number)
-    if not ids:
-        raise UserError(f"{where}: lists no image; fetch it again")
-    return list(ids)
-
-
 def decode_mat(data: bytes, where: str) -> np.ndarray:
     """The mask of an SBD .mat (`GTcls.Segmentation`), uint8 [H, W].
 
@@ -131,7 +100,7 @@ def _original(directory: str, own: Set[str], findings: Findings) -> Annotations 
     path = find(directory, "benchmark_RELEASE/dataset/cls", "dataset/cls", "benchmark.tgz")
     if path is None:
         return None
-    if path.endswith(".tgz"):
+    if path.lower().endswith(".tgz"):
         top = "benchmark_RELEASE/dataset/"
         lists = f"{top}train.txt", f"{top}val.txt"
         needless = {f"{top}cls/{id_}.mat" for id_ in own}
@@ -154,7 +123,7 @@ def _converted(directory: str, validation: Set[str], findings: Findings) -> Anno
     path = find(directory, *(top + masks for top in tops), f"{masks}.zip")
     if path is None:
         return None
-    files = zip_files(path, f"{masks}/") if path.endswith(".zip") else FolderFiles(path)
+    files = folder_or_zip(path, masks)
     places = "", "list/", f"{masks}/", "ImageSets/Segmentation/", "ImageSets/SegmentationAug/"
     names = "train_aug.txt", "trainaug.txt", "aug.txt"
     listed = find(directory, *map("".join, product(tops, places, names)))

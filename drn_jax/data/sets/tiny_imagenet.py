@@ -14,8 +14,7 @@ frequent end, 64 never occurs, and a few start and end on the same pixel. To mak
 """
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -63,7 +62,7 @@ def read(path: str, findings: Findings) -> Dataset:
     wnids = _wnids(files, findings)
     labels = {wnid: i for i, wnid in enumerate(wnids)}
     train, validation = [], []
-    present = [name for wnid in wnids for name in files.under(f"train/{wnid}/images")]
+    present = [name for name in files.under("train") if _is_image_of(labels, name)]
     for wnid in wnids:
         annotations = f"train/{wnid}/{wnid}_boxes.txt"
         if annotations in files:
@@ -87,6 +86,12 @@ def read(path: str, findings: Findings) -> Dataset:
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
     )
+
+
+def _is_image_of(wnids: Container[str], name: str) -> bool:
+    """Whether a file in `train` lies where the images of one of the classes do."""
+    _, wnid, *below = name.split("/")
+    return wnid in wnids and len(below) > 1 and below[0] == "images"
 
 
 def _open(path: str) -> Files:
@@ -126,13 +131,7 @@ def _zip(path: str) -> ZipFiles | None:
     lists = [name for name in files.entries if name == _LIST or name.endswith(f"/{_LIST}")]
     if not lists:
         return None
-    top = min(lists, key=len).removesuffix(_LIST)
-    below = {
-        name.removeprefix(top): entry
-        for name, entry in files.entries.items()
-        if name.startswith(top)
-    }
-    return replace(files, entries=below)
+    return files.inside(min(lists, key=len).removesuffix(_LIST))
 
 
 def _text(files: Files, name: str) -> str:

@@ -99,6 +99,13 @@ def test_official_masks_become_the_classes_of_either_order(tmp_path, form, space
     assert (data.classes, data.colors) == (space.names, space.colors)
 
 
+def test_archives_may_be_named_in_capitals(tmp_path):
+    write(tmp_path, official(), "zip")
+    for path in tmp_path.glob("*.zip"):
+        path.rename(path.with_suffix(".ZIP"))
+    assert len(camvid.read(str(tmp_path), Findings()).train) == 3
+
+
 def test_official_images_are_resized_and_masks_keep_to_their_classes(tmp_path):
     data = camvid.read(write(tmp_path, official(), "zip"), Findings(), size=(6, 8))
     example = data.train[0]
@@ -275,6 +282,16 @@ def test_segnets_bad_lines_are_named_and_the_rest_is_read(segnet):
     assert "train.txt: line 5 must name an image and a mask" in unpaired
     assert "train.txt: line 6: 0016E5_07959.png is listed before, in val.txt, line 1" in twice
     assert "0006R0_f00930.png is 6x8 pixels, its mask" in other_size
+
+
+def test_an_image_of_segnets_test_list_in_validation_too_is_left_to_validation(segnet):
+    with (segnet / "test.txt").open("a") as file:
+        file.write("/SegNet/CamVid/val/0016E5_07959.png /SegNet/CamVid/valannot/0016E5_07959.png")
+    findings = Findings()
+    data = read_segnet(segnet, findings)
+    assert [len(source) for source in data.splits.values()] == [3, 2, 2]
+    (fault,) = findings.faults
+    assert "test.txt: line 3: 0016E5_07959.png is listed before, in val.txt, line 1" in fault
 
 
 def test_segnets_damaged_image_is_named_and_the_rest_is_read(segnet):

@@ -117,6 +117,13 @@ def test_an_archive_goes_before_a_half_extracted_folder(tmp_path):
     assert len(cityscapes.read(write_zips(tmp_path, files), Findings()).train) == 2
 
 
+def test_archives_may_be_named_in_capitals(tmp_path):
+    write_zips(tmp_path, layout())
+    for path in tmp_path.glob("*.zip"):
+        path.rename(path.with_suffix(".ZIP"))
+    assert len(cityscapes.read(str(tmp_path), Findings()).train) == 2
+
+
 def test_statistics_classes_and_sizes_are_the_published_ones(tmp_path):
     data = cityscapes.read(write_zips(tmp_path, layout()), Findings())
     assert data.mean == (0.290101, 0.328081, 0.286964)
@@ -191,10 +198,10 @@ def test_the_lists_of_fyu_drn_go_first_and_hold_train_ids(tmp_path):
     Image.fromarray(picture(0)).save(tmp_path / "image.png")
     Image.fromarray(picture(1)).save(tmp_path / "other.png")
     mask = np.array([[0, 18, 255, 7] * 2] * 4, np.uint8)
-    Image.fromarray(mask).save(tmp_path / "mask.png")
     for split, name in (("train", "image.png"), ("val", "other.png")):
         (tmp_path / f"{split}_images.txt").write_text(f"{name}\n")
-        (tmp_path / f"{split}_labels.txt").write_text("mask.png\n")
+        (tmp_path / f"{split}_labels.txt").write_text(f"mask_{name}\n")
+        Image.fromarray(mask).save(tmp_path / f"mask_{name}")
     info = {"mean": [0.1, 0.2, 0.3], "std": [0.1, 0.1, 0.1]}
     (tmp_path / "info.json").write_text(json.dumps(info))
     data = cityscapes.read(str(tmp_path), Findings())

@@ -185,6 +185,15 @@ def test_both_years_are_read_from_archives_and_folders(tmp_path, year, archived)
     assert isinstance(data.train, Readable)
 
 
+@pytest.mark.parametrize("archived", [False, True])
+def test_images_may_lie_in_a_folder_of_their_own(tmp_path, archived):
+    parts = layout(2017)
+    write(tmp_path, {"annotations": parts.pop("annotations")})
+    (tmp_path / "images").mkdir()
+    write(tmp_path / "images", parts, archived, 2017)
+    check(read(tmp_path).train, (5, 9), "train2017")
+
+
 def test_of_two_years_the_papers_is_read_unless_the_other_is_asked_for(tmp_path):
     write(tmp_path, layout(2014))
     write(tmp_path, layout(2017))

@@ -81,6 +81,12 @@ def test_what_reaches_beyond_the_image_is_cut_off():
     np.testing.assert_array_equal(painted([rectangle(7, 4, 12, 8)], 6, 9), expected)
 
 
+def test_a_polygon_may_lie_out_of_the_image_by_its_longer_side():
+    expected = np.zeros((6, 9), np.uint8)
+    expected[2:, 3:] = 1
+    np.testing.assert_array_equal(painted([rectangle(3, 2, 18, 18)], 6, 9), expected)
+
+
 @pytest.mark.parametrize(
     "segmentation",
     [
@@ -106,6 +112,8 @@ def test_what_covers_no_pixel_is_empty(segmentation):
         [polygon(1, 1, 5, 5, 1, 5, 3)],
         [polygon(1, 1, float("nan"), 5, 1, 5)],
         [polygon(1, 1, 1e9, 5, 1, 5)],
+        [polygon(1, 1, 18.5, 5, 1, 5)],
+        [polygon(1, 1, 5, -18.5, 1, 5)],
         [polygon(1, 1, float("-inf"), 5, 1, 5)],
         {"counts": array("q", [54])},
         {"size": [6, 9], "counts": None},

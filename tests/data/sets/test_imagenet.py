@@ -191,6 +191,33 @@ def annotated(
     return read_all(tmp_path)
 
 
+@pytest.mark.parametrize("name", [imagenet.TRAIN, imagenet.VALIDATION])
+def test_an_archive_of_images_cut_off_between_two_is_a_fault_and_the_rest_is_read(tmp_path, name):
+    write_archives(tmp_path, images())
+    path = tmp_path / name
+    with tarfile.open(path) as archive:
+        _, second, *_ = archive
+    path.write_bytes(path.read_bytes()[: second.offset])
+    findings = Findings()
+    data = imagenet.read(str(tmp_path), findings)
+    (fault,) = findings.faults
+    assert fault.startswith(f"{path}: ends without the end mark: it is cut off; fetch it again")
+    train_cut = name == imagenet.TRAIN
+    assert (len(data.train), len(data.validation)) == ((2, 3) if train_cut else (3, 1))
+
+
+def test_an_archive_of_boxes_without_an_end_mark_is_warned_of(tmp_path):
+    LAYOUTS["tars"](tmp_path, images(), annotations())
+    path = tmp_path / "ILSVRC2012_bbox_val_v3.tar"
+    with tarfile.open(path) as archive:
+        archive.getmembers()
+    path.write_bytes(path.read_bytes()[: archive.offset])
+    findings = Findings()
+    imagenet.read(str(tmp_path), findings)
+    assert findings.faults == []
+    assert findings.warnings == {"archives without an end mark (cut off?)": [str(path)]}
+
+
 def test_the_shipped_lists_are_complete():
     assert len(WNIDS) == len(set(WNIDS)) == 1000
     assert sorted(WNIDS) == WNIDS

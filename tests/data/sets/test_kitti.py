@@ -149,6 +149,55 @@ def test_ros_images_and_masks_without_each_other_are_named(tmp_path, form):
     assert "Training_00/GT_ind/000000.png: has no image" in without_image
 
 
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_ros_images_of_one_name_are_each_read_or_named(tmp_path, form):
+    files = ros()
+    files["Training_00/RGB/copy/000005.png"] = png(picture(7, (4, 9)))
+    files["Validation_07/RGB/000000.PNG"] = png(picture(8, (5, 8)))
+    findings = Findings()
+    data = kitti.read(write(tmp_path, files, form), findings)
+    twice, without_mask = findings.faults
+    # In capitals first.
+    assert "Validation_07/RGB/000000.png: is Validation_07/RGB/000000.PNG again; keep one" in twice
+    assert "Training_00/RGB/copy/000005.png: has no mask" in without_mask
+    assert (len(data.train), len(data.validation)) == (2, 1)
+    np.testing.assert_array_equal(data.train[1]["image"], picture(1, (4, 9)))
+
+
+def test_ros_images_in_folders_of_their_own_belong_to_the_masks_in_those(tmp_path):
+    files = ros(("GT_ind",))
+    files["Training_00/RGB/more/000005.png"] = png(picture(7, (4, 9)))
+    files["Training_00/GT_ind/more/000005.png"] = png(ids(7, (4, 9)))
+    findings = Findings()
+    data = kitti.read(write(tmp_path, files, "folder"), findings)
+    assert findings.faults == []
+    assert names_of(data.train) == ["000000.png", "000005.png", "000005.png"]
+    np.testing.assert_array_equal(data.train[2]["image"], picture(7, (4, 9)))
+
+
+def test_ros_training_image_that_is_one_of_validation_is_named_and_left_out(tmp_path):
+    files = ros()
+    # Each drive counts anew: names alone say nothing, and 000000.png of either is another.
+    files["Validation_07/RGB/000005.png"] = files["Training_00/RGB/000005.png"]
+    files["Validation_07/GT_ind/000005.png"] = files["Training_00/GT_ind/000005.png"]
+    findings = Findings()
+    data = kitti.read(write(tmp_path, files, "zip"), findings)
+    assert (names_of(data.train), len(data.validation)) == (["000000.png"], 2)
+    (fault,) = findings.faults
+    assert "Training_00/RGB/000005.png: is Validation_07/RGB/000005.png again" in fault
+
+
+def test_semantics_images_of_one_name_are_named(tmp_path):
+    files = semantics()
+    files["training/image_2/copy/000004_10.png"] = png(picture(7, (4, 9)))
+    findings = Findings()
+    data = kitti.read_semantics(write(tmp_path, files, "folder"), findings)
+    (fault,) = findings.faults
+    assert "training/image_2/copy/000004_10.png: has no mask" in fault
+    assert (len(data.train), len(data.validation)) == (8, 2)
+    np.testing.assert_array_equal(data.validation[0]["image"], picture(4, (4, 9)))
+
+
 def test_ros_a_colour_or_id_that_is_none_is_an_error_when_read(tmp_path):
     files = ros(("GT",))
     wrong = painted(ids(0, (4, 9)))

@@ -1,14 +1,17 @@
 """fyu/drn's list layout: what is read, and that every way to get it wrong is one clear line."""
 
 import json
+import os
 import pickle
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from drn_jax.data import image
 from drn_jax.data.dataset import Dataset
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.space import Class, Label, LabelSpace
@@ -163,6 +166,12 @@ def test_missing_part_of_the_layout_is_named(folder, name):
     [
         ('{"mean": [0.4,\n 0.5 0.6]}', "line 2"),
         ("[1]", "JSON object"),
+        ("[" * 100_000, "malformed JSON"),
+        (f'{{"mean": {"1" * 5000}}}', "malformed JSON"),
+        (json.dumps(INFO | {"mean": [10**400, 0.1, 0.1]}), "mean must be three numbers"),
+        (json.dumps(INFO | {"std": [0.1, 0.1, 10**400]}), "std must be three numbers"),
+        ('{"mean": [0.1, 0.1, NaN]}', "nan"),
+        (json.dumps(INFO | {"colors": [[0, 0, 10**400]] * 3}), "color 0"),
         (json.dumps({"mean": [0.1, 0.2, 0.3]}), "field std is missing"),
         (json.dumps(INFO | {"mean": [102.9, 111.3, 116.5]}), "102.9"),
         (json.dumps(INFO | {"mean": [0.1, 0.2]}), "[0.1, 0.2]"),
@@ -234,10 +243,92 @@ def test_a_label_of_another_image_is_a_fault_where_the_other_names_belong_togeth
     assert len(data.train) == 18
 
 
-def test_names_without_a_rule_are_paired_by_line(folder):
-    names = [f"{i}.png" for i in range(20)]
-    write_lists(folder, "train", names, names[::-1])
-    assert read(folder).train.masks.names[0] == "labels/19.png"
+LETTERS = "abcdefghijklmnopqrstu"
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        (lambda i: f"img_{i:03}.png", lambda i: f"lbl_{LETTERS[i]}.png"),
+        (lambda i: f"{i}.png", lambda i: f"{LETTERS[-1 - i]}.png"),
+        (lambda i: f"img_{i:03}.png", lambda i: f"lbl_{i:03}.png"),
+        # The same numbers, but of other frames: half of the names occur in both.
+        (lambda i: f"{i}.png", lambda i: f"{i + 10}.png"),
+    ],
+)
+def test_names_that_contradict_nothing_are_paired_by_line(folder, image, label):
+    names = [image(i) for i in range(20)], [label(i) for i in range(20)]
+    write_lists(folder, "train", *names)
+    source = read(folder).train
+    assert source.names == tuple(f"images/{name}" for name in names[0])
+    assert source.masks.names == tuple(f"labels/{name}" for name in names[1])
+
+
+RULES = pytest.mark.parametrize(
+    ("image", "label"), [("{}.png", "{}_L.png"), ("img_{}.png", "{}.png")]
+)
+
+
+@RULES
+@pytest.mark.parametrize("shift", [1, 7])
+def test_labels_that_all_are_of_other_images_are_faults(folder, image, label, shift):
+    write_lists(
+        folder,
+        "train",
+        [image.format(f"{i:02}") for i in range(20)],
+        [label.format(f"{(i + shift) % 20:02}") for i in range(20)],
+    )
+    findings = Findings()
+    message = error_of(list_folder.read, str(folder), findings, NAMES)
+    assert len(findings.faults) == 20
+    last = f"{folder / 'train_images.txt'}: line 20 pairs images/{image.format(19)} with "
+    assert last + f"labels/{label.format(f'{shift - 1:02}')} in" in findings.faults[19]
+    assert "train_images.txt: no example is left of it; the first of 20 faults: " in message
+    assert message.endswith(findings.faults[0])
+
+
+@RULES
+def test_labels_shifted_against_their_images_are_faults(folder, image, label):
+    """As of a list that lacks its first line and has another at its end."""
+    write_lists(
+        folder,
+        "train",
+        [image.format(f"{i:02}") for i in range(20)],
+        [label.format(f"{i:02}") for i in range(1, 21)],
+    )
+    assert "the first of 20 faults" in read_error(folder)
+
+
+def test_of_lists_sorted_in_two_ways_the_lines_that_agree_are_read(folder):
+    numbers = range(9, 29)
+    write_lists(
+        folder,
+        "train",
+        [f"{i}.png" for i in numbers[:11]] + [f"{i}.png" for i in numbers[:10:-1]],
+        [f"{i}.png" for i in numbers],
+    )
+    data, found = faults(folder)
+    assert data.train.names == (*(f"images/{i}.png" for i in numbers[:11]), "images/24.png")
+    places = [fault.partition("line ")[2].partition(" ")[0] for fault in found]
+    assert places == [str(i) for i in (*range(12, 16), *range(17, 21))]
+    assert "nearly all names belong to those of other lines" in found[0]
+
+
+def test_a_label_listed_twice_is_a_fault_and_read_once(folder):
+    (folder / "train_labels.txt").write_text("labels/train/0.png\n" * 3)
+    data, found = faults(folder)
+    labels = folder / "train_labels.txt"
+    assert len(found) == 2
+    assert f"{labels}: line 3: labels/train/0.png is listed before, in {labels}: line 1" in found[1]
+    assert data.train.names == ("images/train/0.png",)
+
+
+def test_an_image_as_its_own_label_is_a_fault(folder):
+    path = folder / "train_labels.txt"
+    path.write_text(path.read_text().replace("labels/train/1", "images/train/1"))
+    data, (fault,) = faults(folder)
+    assert f"{path}: line 2: images/train/1.png is listed before" in fault
+    assert len(data.train) == 2
 
 
 def test_an_image_listed_twice_is_a_fault_and_read_once(folder):
@@ -251,14 +342,54 @@ def test_an_image_listed_twice_is_a_fault_and_read_once(folder):
     assert len(data.train) == 3
 
 
-def test_a_training_image_in_validation_is_a_fault_and_left_out_there(folder):
+def test_a_training_image_in_validation_is_a_fault_and_left_out_of_training(folder):
     for kind in ("images", "labels"):
         path = folder / f"val_{kind}.txt"
         path.write_text(path.read_text() + f"{kind}/train/1.png\n")
     data, (fault,) = faults(folder)
-    assert f"{folder / 'val_images.txt'}: line 3: images/train/1.png" in fault
-    assert f"{folder / 'train_images.txt'}: line 2" in fault
-    assert (len(data.train), len(data.validation)) == (3, 2)
+    assert f"{folder / 'train_images.txt'}: line 2: images/train/1.png" in fault
+    assert f"{folder / 'val_images.txt'}: line 3;" in fault
+    assert (len(data.train), len(data.validation)) == (2, 3)
+
+
+@pytest.mark.parametrize("spelled", ["{}/images/val/1.png", "images/../images/val/1.png", "link"])
+def test_a_validation_image_by_another_name_is_a_fault_and_left_out_of_training(folder, spelled):
+    (folder / "link").symlink_to(folder / "images/val/1.png")
+    name = spelled.format(folder)
+    path = folder / "train_images.txt"
+    path.write_text(path.read_text().replace("images/train/1.png", name))
+    data, (fault,) = faults(folder)
+    assert f"{path}: line 2: {name} is listed before, in {folder / 'val_images.txt'}" in fault
+    assert (len(data.train), len(data.validation)) == (2, 2)
+
+
+def test_every_header_is_read_once_and_by_threads(folder, monkeypatch):
+    read_header, waiting = image.size, threading.Barrier(2, timeout=10)
+    looked_up = []
+
+    def size(data: bytes, where: str) -> tuple[int, int]:
+        waiting.wait()
+        looked_up.append(where)
+        return read_header(data, where)
+
+    monkeypatch.setattr(image, "size", size)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    write_lists(folder, "val", ["0.png", "1.png"], ["0.png", "1.png"])
+    write_lists(folder, "train", ["2.png", "3.png"], ["2.png", "3.png"])
+    data = read(folder)
+    assert data.train_sizes() is None
+    assert data.validation_sizes() is None
+    assert len(looked_up) == len(set(looked_up)) == 8
+
+
+def test_findings_are_in_the_order_of_the_lines(folder):
+    names = [f"{i:02}.png" for i in range(20)]
+    write_lists(folder, "train", names, names)
+    for i in (3, 11, 17):
+        (folder / f"images/{i:02}.png").write_text("text")
+    (folder / "labels/05.png").unlink()
+    _, found = faults(folder)
+    assert [fault.partition(".png")[0][-2:] for fault in found] == ["03", "05", "11", "17"]
 
 
 def test_test_lists_are_read_if_there_are_any(folder):

@@ -221,6 +221,21 @@ def test_voc_is_read_from_its_tar_and_from_its_folders(tmp_path, form):
     np.testing.assert_allclose(np.multiply(data.mean, 255), [116.52, 111.36, 102.93])
 
 
+def test_a_tar_without_an_end_mark_is_warned_of(tmp_path):
+    path = tmp_path / TAR
+    write_tar(path, voc_files())
+    findings = Findings()
+    pascal_voc.read(str(tmp_path), findings)
+    assert findings.warnings == {}
+    with tarfile.open(path) as archive:
+        archive.getmembers()
+    path.write_bytes(path.read_bytes()[: archive.offset])
+    data = pascal_voc.read(str(tmp_path), findings)
+    assert findings.faults == []
+    assert findings.warnings == {"archives without an end mark (cut off?)": [str(path)]}
+    check(data.train, TRAIN)
+
+
 @pytest.mark.parametrize("form", ["tgz", "benchmark_RELEASE", "dataset"])
 def test_the_augmented_list_is_sbd_and_voc_train_without_voc_val(tmp_path, form):
     write_tar(tmp_path / TAR, voc_files())
@@ -302,6 +317,8 @@ def test_other_counts_than_the_official_ones_are_one_fault_that_names_them_all(t
         ("augmented training", 4, 10582),
     ]:
         assert f"{name} {found} (expected {official})" in fault
+    assert "fetch VOC and SBD again" in fault
+    assert "`python -m drn_jax.data prepare pascal_voc_aug --partial`" in fault
     check(data.train, AUGMENTED)
     fault, _ = fault_of(tree, pascal_voc.read_augmented, counts=COUNTS | {"SBD val": 3})
     assert "SBD val 2 (expected 3)" in fault

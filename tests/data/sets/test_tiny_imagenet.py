@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from drn_jax.data.dataset import Dataset
+from drn_jax.data.files import FolderFiles
 from drn_jax.data.findings import Findings
 from drn_jax.data.sets import tiny_imagenet
+from drn_jax.data.zips import ZipFiles
 from drn_jax.errors import UserError
 
 ARCHIVE = Path(__file__).resolve().parents[4] / "shared" / "tiny-imagenet-50.zip"
@@ -89,6 +91,22 @@ def read_error(path: str) -> str:
         tiny_imagenet.read(path, Findings())
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_the_training_images_are_listed_in_one_scan(write, monkeypatch):
+    files = layout()
+    files["train/n00/images/n00_0.JPEG"] = files["train/n01/more/n01_2.JPEG"] = png(9)
+    path = write(files)
+    scans = []
+    for kind in (FolderFiles, ZipFiles):
+
+        def under(self, folder, under=kind.under):
+            scans.append(folder)
+            return under(self, folder)
+
+        monkeypatch.setattr(kind, "under", under)
+    assert len(read(path).train) == 4
+    assert sorted(scans) == ["train", "val/images"]
 
 
 def test_folder_and_zip_give_the_published_examples(write):
