@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from drn_jax.data.files import Files, find, require_folder
 from drn_jax.data.findings import Findings
-from drn_jax.data.sources import Decode, FileSource, MaskFiles, unequal
+from drn_jax.data.masks import Decode, MaskFiles
+from drn_jax.data.sources import FileSource, unequal
 from drn_jax.data.zips import folder_or_zip
 from drn_jax.errors import UserError
 

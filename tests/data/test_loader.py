@@ -12,8 +12,9 @@ from PIL import Image
 from drn_jax.data import loader
 from drn_jax.data.color import ColorJitter
 from drn_jax.data.files import FolderFiles
+from drn_jax.data.masks import ClassIds, MaskFiles
 from drn_jax.data.reading import Reading
-from drn_jax.data.sources import ClassIds, FileSource, MaskFiles
+from drn_jax.data.sources import FileSource
 from drn_jax.data.transforms import Compose, RandomFlip
 from drn_jax.data.windowed import RotateScaleCrop
 from drn_jax.errors import UserError

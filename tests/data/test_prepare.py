@@ -23,7 +23,8 @@ from drn_jax.data import prepare as writing
 from drn_jax.data import records
 from drn_jax.data.dataset import Dataset
 from drn_jax.data.files import FolderFiles
-from drn_jax.data.sources import ClassIds, FileSource, MappedIds, MaskFiles
+from drn_jax.data.masks import ClassIds, MappedIds, MaskFiles
+from drn_jax.data.sources import FileSource
 from drn_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -57,11 +57,11 @@ class LabelSpace:
         return tuple(c.color for c in self.classes)
 
     def ids(self) -> tuple[tuple[int, int], ...]:
-        """(id in the set's own masks, class id or 255), for `sources.MappedIds`."""
+        """(id in the set's own masks, class id or 255), for `masks.MappedIds`."""
         return tuple((label.id, self._class_id(label)) for label in self.labels if label.id >= 0)
 
     def color_ids(self) -> tuple[tuple[RGB, int], ...]:
-        """(colour in the set's own masks, class id or 255), for `sources.Colors`. Where several
+        """(colour in the set's own masks, class id or 255), for `masks.Colors`. Where several
         labels share a colour, the first counts."""
         here: dict[RGB, int] = {}
         for label in self.labels:

@@ -25,9 +25,10 @@ from drn_jax.data.files import Files, FolderFiles, find
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.camvid import CAMVID
 from drn_jax.data.labels.space import LabelSpace
+from drn_jax.data.masks import Colors, MappedIds, MaskFiles
 from drn_jax.data.pairs import Keyed, common_sizes, opened, paired
 from drn_jax.data.sets import list_folder
-from drn_jax.data.sources import Colors, FileSource, MappedIds, MaskFiles, by
+from drn_jax.data.sources import FileSource, by
 from drn_jax.errors import UserError
 
 MEAN = (0.411624, 0.424932, 0.432221)

@@ -15,9 +15,9 @@ from drn_jax.data.dataset import Dataset
 from drn_jax.data.files import Files, find
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.cityscapes import CITYSCAPES
+from drn_jax.data.masks import MappedIds
 from drn_jax.data.pairs import Keyed, opened, paired
 from drn_jax.data.sets import list_folder
-from drn_jax.data.sources import MappedIds
 
 MEAN = (0.290101, 0.328081, 0.286964)
 STD = (0.182954, 0.186566, 0.184475)

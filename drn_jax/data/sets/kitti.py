@@ -25,8 +25,9 @@ from drn_jax.data.files import Files, FolderFiles
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.cityscapes import CITYSCAPES
 from drn_jax.data.labels.kitti import KITTI
+from drn_jax.data.masks import Colors, Decode, MappedIds
 from drn_jax.data.pairs import Keyed, paired
-from drn_jax.data.sources import HEADER, Colors, Decode, FileSource, MappedIds
+from drn_jax.data.sources import HEADER, FileSource
 from drn_jax.data.zips import zip_files
 from drn_jax.errors import UserError
 

@@ -13,27 +13,22 @@ the header of every file.
 """
 
 import bisect
-import json
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from reprlib import repr as brief
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from drn_jax.data import image
-from drn_jax.data.dataset import IGNORED, Dataset, Sizes
+from drn_jax.data.dataset import Dataset, Sizes
 from drn_jax.data.files import Files, FolderFiles, require_folder
 from drn_jax.data.findings import Findings
-from drn_jax.data.labels.space import RGB, LabelSpace
+from drn_jax.data.masks import Decode, MaskFiles
 from drn_jax.data.pairs import common_sizes
-from drn_jax.data.sources import ClassIds, Decode, FileSource, MappedIds, MaskFiles
+from drn_jax.data.sets.list_info import Classes, read_info, read_text
+from drn_jax.data.sources import FileSource
 from drn_jax.errors import UserError
 
 NEARLY_ALL = 0.9
 """The part of the lines that must follow a rule for the others to count as mistakes."""
-
-Classes = tuple[str, ...] | int | LabelSpace | None
 
 
 class Line(NamedTuple):
@@ -70,24 +65,21 @@ def read(
         info.json; a split has no example.
     """
     require_folder(folder)
-    info_path = os.path.join(folder, "info.json")
-    info = _read_info(info_path)
-    names, decode = _classes(classes, _listed_classes(info, order), info_path)
-    colors = _colors(info.get("colors"), len(names), info_path)
-    splits = _Splits(FolderFiles(folder), decode, findings, {})
+    info = read_info(folder, classes, order)
+    splits = _Splits(FolderFiles(folder), info.decode, findings, {})
     # Validation stays whole: of an image that is listed twice, it is the others that lose it.
     validation = splits.read("val")
     test = splits.read("test").source if os.path.exists(splits.lists("test")[0]) else None
     train = splits.read("train")
     return Dataset(
         name=os.path.basename(os.path.abspath(folder)),
-        classes=names,
+        classes=info.classes,
         train=train.source,
         validation=validation.source,
         test=test,
-        mean=_triple(info, "mean", info_path, _is_fraction, "in [0, 1]"),
-        std=_triple(info, "std", info_path, lambda x: _is_fraction(x) and x > 0, "in (0, 1]"),
-        colors=classes.colors if isinstance(classes, LabelSpace) else colors,
+        mean=info.mean,
+        std=info.std,
+        colors=info.colors,
         validation_sizes=validation.sizes,
         train_sizes=train.sizes,
     )
@@ -248,117 +240,9 @@ def _nearest(stem: str, stems: list[str]) -> tuple[str, str]:
     return min((_endings(stem, other) for other in around), key=lambda ends: len(ends[0]))
 
 
-def _read_text(path: str) -> str:
-    if not os.path.exists(path):
-        raise UserError(
-            f"{path}: missing; the list layout needs train_images.txt, train_labels.txt, "
-            "val_images.txt, val_labels.txt and info.json"
-        )
-    try:
-        return image.read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file in UTF-8 ({error.reason}); save it so") from error
-
-
 def _read_list(path: str) -> list[Line]:
-    stripped = enumerate(map(str.strip, _read_text(path).splitlines()), start=1)
+    stripped = enumerate(map(str.strip, read_text(path).splitlines()), start=1)
     lines = [Line(number, name) for number, name in stripped if name]
     if not lines:
         raise UserError(f"{path}: lists no file; write one path a line, relative to its folder")
     return lines
-
-
-def _read_info(path: str) -> dict[str, Any]:
-    text = _read_text(path)
-    try:
-        info = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}: malformed JSON at line {error.lineno}, column {error.colno} ({error.msg})"
-        ) from error
-    except (ValueError, RecursionError) as error:  # A number of thousands of digits, say.
-        raise UserError(f"{path}: malformed JSON ({error}); mend it") from error
-    if not isinstance(info, dict):
-        raise UserError(f"{path}: must be a JSON object with mean and std")
-    return info
-
-
-def _is_fraction(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= 1
-
-
-def _triple(
-    info: dict[str, Any], field: str, path: str, accepts: Callable[[Any], bool], span: str
-) -> tuple[float, float, float]:
-    if field not in info:
-        raise UserError(f"{path}: field {field} is missing; add the three channel values, RGB")
-    value = info[field]
-    if not isinstance(value, list) or len(value) != 3 or not all(accepts(x) for x in value):
-        raise UserError(f"{path}: {field} must be three numbers {span}, not {brief(value)}")
-    red, green, blue = (float(x) for x in value)
-    return red, green, blue
-
-
-def _listed_classes(info: dict[str, Any], order: tuple[str, ...]) -> Any:
-    listed = info.get("classes")
-    return list(order) if listed is None and order else listed
-
-
-def _classes(asked: Classes, listed: Any, path: str) -> tuple[tuple[str, ...], Decode]:
-    """The names of the classes and what decodes the masks, from what the caller and info.json
-    say, which must agree."""
-    if listed is not None and (
-        not isinstance(listed, list) or not all(isinstance(name, str) for name in listed)
-    ):
-        raise UserError(f"{path}: classes must be a list of names")
-    if not isinstance(asked, LabelSpace):
-        names = _class_names(asked, listed, path)
-        return names, ClassIds(len(names))
-    if listed is None or tuple(listed) == asked.names:
-        return asked.names, ClassIds(len(asked.names))
-    return asked.names, MappedIds(asked.reordered(listed, path))
-
-
-def _class_names(
-    asked: tuple[str, ...] | int | None, listed: list[str] | None, path: str
-) -> tuple[str, ...]:
-    if listed is not None:
-        names = tuple(listed)
-    elif asked is None:
-        raise UserError(f"{path}: field classes is missing; add the names of the classes")
-    else:
-        names = tuple(f"class {i}" for i in range(asked)) if isinstance(asked, int) else asked
-    if not 1 <= len(names) <= IGNORED:
-        raise UserError(
-            f"{path}: {len(names)} classes; the ids of a mask leave room for 1 to {IGNORED}"
-        )
-    for name, times in Counter(names).items():
-        if times > 1:
-            raise UserError(f"{path}: names class {name!r} {times} times; give each its own name")
-    count = len(asked) if isinstance(asked, tuple) else asked
-    if count is not None and len(names) != count:
-        raise UserError(f"{path}: names {len(names)} classes, but {count} were asked for")
-    if isinstance(asked, tuple):
-        for i, (ours, theirs) in enumerate(zip(asked, names, strict=True)):
-            if ours != theirs:
-                raise UserError(
-                    f"{path}: class {i} is {theirs!r}, but {ours!r} was asked for; use one order"
-                )
-    return names
-
-
-def _colors(value: Any, classes: int, path: str) -> tuple[RGB, ...] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list) or len(value) != classes:
-        raise UserError(f"{path}: colors must be a list of {classes} [r, g, b], one a class")
-    for i, color in enumerate(value):
-        if (
-            not isinstance(color, list)
-            or len(color) != 3
-            or not all(isinstance(x, int) and 0 <= x <= 255 for x in color)
-        ):
-            raise UserError(
-                f"{path}: color {i} must be three integers in 0..255, not {brief(color)}"
-            )
-    return tuple((red, green, blue) for red, green, blue in value)

@@ -23,9 +23,10 @@ from drn_jax.data.dataset import IMAGENET_STD, Dataset
 from drn_jax.data.files import Files, FolderFiles, find, require_folder
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.pascal_voc import PASCAL_VOC
+from drn_jax.data.masks import ClassIds, MaskFiles
 from drn_jax.data.sets import sbd
 from drn_jax.data.sets.id_lists import read_ids
-from drn_jax.data.sources import ClassIds, FileSource, MaskFiles
+from drn_jax.data.sources import FileSource
 from drn_jax.data.tars import UNENDED, tar_files
 from drn_jax.errors import UserError
 

@@ -23,11 +23,11 @@ from itertools import product
 
 import numpy as np
 
-from drn_jax.data import sources
 from drn_jax.data.dataset import IGNORED
 from drn_jax.data.files import Files, FolderFiles, find
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.pascal_voc import PASCAL_VOC
+from drn_jax.data.masks import ClassIds, Decode, known
 from drn_jax.data.sets.id_lists import read_ids
 from drn_jax.data.tars import unpacked
 from drn_jax.data.zips import folder_or_zip
@@ -43,7 +43,7 @@ class Annotations:
     files: Files
     name: str
     """Of a mask's file, with {} for the id."""
-    decode: sources.Decode
+    decode: Decode
     lists: dict[str, list[str]]
     """Ids by what findings call their list."""
 
@@ -93,7 +93,7 @@ def decode_mat(data: bytes, where: str) -> np.ndarray:
         )
     listed = ((mask >= 0) & (mask < CLASSES)) | (mask == IGNORED)
     otherwise = f"neither a class (0 to {CLASSES - 1}) nor {IGNORED} (ignored)"
-    return sources.known(mask, listed, where, otherwise).astype(np.uint8)
+    return known(mask, listed, where, otherwise).astype(np.uint8)
 
 
 def _original(directory: str, own: Set[str], findings: Findings) -> Annotations | None:
@@ -134,7 +134,7 @@ def _converted(directory: str, validation: Set[str], findings: Findings) -> Anno
         ids = read_ids(FolderFiles(folder), name, findings, _id_of_pair)
         for id_ in sorted(validation & set(ids)):
             findings.fault(f"{listed}: lists {id_}, a validation image; take it off the list")
-    return Annotations(files, "{}.png", sources.ClassIds(CLASSES), {masks: ids})
+    return Annotations(files, "{}.png", ClassIds(CLASSES), {masks: ids})
 
 
 def _id_of_pair(line: str) -> str:
