@@ -51,7 +51,7 @@ def read(name: str, directory: str, task: str, findings: Findings) -> Dataset:
             f"data set {name} has no labels for {task}: use it for {' or '.join(entry.tasks)}"
         )
     if not entry.lies_as:
-        return replace(entry.read(directory, task, findings), name=name)
+        return entry.read(directory, task, findings)
     if not directory:
         raise UserError(f"data set {name}: give --config.data.dir={entry.lies_as}")
     folder = records.find(directory, name, *entry.prepared_as)
@@ -63,7 +63,7 @@ def read(name: str, directory: str, task: str, findings: Findings) -> Dataset:
             f"{draft}: the preparation of {name} was not finished; run the same command again: "
             f"python -m drn_jax.data prepare {name} --source SOURCE --data_dir {directory}"
         )
-    return replace(entry.read(directory, task, findings), name=name)
+    return entry.read(directory, task, findings)
 
 
 def _without_boxes(source: Source) -> Source:

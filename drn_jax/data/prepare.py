@@ -284,6 +284,7 @@ def _finish(
         for split, pieces in shards.items()
     ]
     facts = {
+        "name": dataset.name,
         "classes": dataset.classes,
         "colors": dataset.colors,
         "mean": dataset.mean,

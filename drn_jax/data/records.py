@@ -86,7 +86,7 @@ def load(folder: Path, name: str, task: str) -> Dataset:
     }
     sizes = {split: _sizes(found["sizes"]) for split, found in facts["splits"].items()}
     return Dataset(
-        name=builder.name,
+        name=facts["name"],
         classes=tuple(facts["classes"]),
         train=splits["train"],
         validation=splits["validation"],
@@ -189,7 +189,7 @@ def _facts(path: Path) -> dict[str, Any]:
     """What `prepare` wrote beside the records; UserError if it is damaged."""
     try:
         facts = json.loads(path.read_text())
-        if not {"classes", "colors", "mean", "std", "splits"} <= facts.keys():
+        if not {"name", "classes", "colors", "mean", "std", "splits"} <= facts.keys():
             raise ValueError("a field is missing")
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(
@@ -209,6 +209,7 @@ def _foreign(builder: Any, folder: Path) -> dict[str, Any]:
             "are needed"
         )
     return {
+        "name": builder.name,
         "classes": builder.info.features["label"].names,
         "colors": None,
         "mean": IMAGENET_MEAN,

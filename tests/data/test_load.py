@@ -49,12 +49,11 @@ def test_a_damaged_annotation_does_not_stop_those_who_need_no_boxes(imagenet):
         with_boxes.train[0]
 
 
-def test_a_set_has_its_own_name_as_distributed_and_prepared(imagenet, tmp_path_factory):
+def test_a_set_has_the_same_name_as_distributed_and_prepared(imagenet, tmp_path_factory):
     found = data.read("imagenet", str(imagenet), "classification", Findings())
     place = tmp_path_factory.mktemp("prepared")
     prepare.prepare("imagenet", found, found.splits, place)
-    assert found.name == "imagenet"
-    assert data.load("imagenet", str(place), "classification").name == "imagenet"
+    assert data.load("imagenet", str(place), "classification").name == found.name
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from drn_jax.data.files import FolderFiles
 from drn_jax.data.masks import ClassIds, MaskFiles
 from drn_jax.data.reading import Reading
 from drn_jax.data.sources import FileSource
-from drn_jax.data.transforms import Compose, RandomFlip
+from drn_jax.data.transforms import CentreCrop, Compose, RandomFlip
 from drn_jax.data.windowed import RotateScaleCrop
 from drn_jax.errors import UserError
 
@@ -51,10 +51,12 @@ def training(count=10, steps=12, batch_size=4, seed=0, **options):
     return list(itertools.islice(batches, steps))
 
 
-def evaluation(source, batch_size, transform=lambda example: example, **options):
+def evaluation(
+    source, batch_size, transform=lambda example: example, keys=("image", "label"), **options
+):
     return list(
         loader.evaluation_batches(
-            source, ("image", "label"), batch_size=batch_size, transform=transform, **options
+            source, keys, batch_size=batch_size, transform=transform, **options
         )
     )
 
@@ -171,16 +173,18 @@ def test_the_hosts_crops_are_those_of_one_host_to_the_bit(scenes, hosts, reading
 
 
 @pytest.mark.parametrize("reading", WAYS, ids=str)
-def test_validation_is_the_same_whoever_reads_it(reading):
-    sizes = [(2, 3), (3, 2), (2, 3), (2, 3), (4, 4), (3, 2), (2, 3)]
-    expected = evaluation(Source(7, sizes), 2, sizes=sizes)
-    assert_equal(evaluation(Source(7, sizes), 2, sizes=sizes, reading=reading), expected)
+def test_validation_is_the_same_whoever_reads_it(scenes, reading):
+    expected = evaluation(scenes, 3, CentreCrop(32), keys=("image", "mask"))
+    found = evaluation(scenes, 3, CentreCrop(32), keys=("image", "mask"), reading=reading)
+    assert_equal(found, expected)
 
 
-def test_a_damaged_file_surfaces_from_a_worker_as_one_error_that_names_it():
+def test_a_damaged_file_surfaces_from_a_worker_as_one_error_that_names_it(tmp_path):
+    (tmp_path / "7.png").write_bytes(b"no image")
+    source = FileSource(FolderFiles(str(tmp_path)), ("7.png",))
     with pytest.raises(UserError) as caught:
-        evaluation(Source(10, broken=(7,)), 3, reading=Reading(workers=2))
-    assert str(caught.value) == "folder/7.png: the image is damaged"
+        evaluation(source, 1, CentreCrop(32), keys=("image",), reading=Reading(workers=2))
+    assert str(caught.value).startswith(f"{tmp_path / '7.png'}: not an image")
 
 
 @pytest.mark.parametrize("cores", [1, 3, 64])

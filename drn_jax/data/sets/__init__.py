@@ -1,6 +1,7 @@
 """The data sets by name, one file each: how to read them, where they come from, how they lie."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from drn_jax.data.dataset import Dataset
@@ -61,7 +62,8 @@ def _ribbon_scenes(directory: str, task: str, findings: Findings) -> Dataset:
 
 
 def _camvid_640(directory: str, findings: Findings) -> Dataset:
-    return camvid.read(directory, findings, space=CAMVID_DILATION, size=(480, 640))
+    dataset = camvid.read(directory, findings, space=CAMVID_DILATION, size=(480, 640))
+    return replace(dataset, name="camvid_640")
 
 
 _RESEARCH = "research only; read the terms on its page"

@@ -79,7 +79,7 @@ def read_with_voc(
     assert isinstance(voc.train, FileSource)
     train = Joined((*_splits(directory, findings, year), voc.train))
     return Dataset(
-        name="coco_pascal_voc",
+        name="pascal_voc_coco",
         classes=voc.classes,
         train=train,
         validation=voc.validation,

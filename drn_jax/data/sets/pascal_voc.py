@@ -125,7 +125,7 @@ def read_augmented(
             "`python -m drn_jax.data prepare pascal_voc_aug --partial` and train on that"
         )
     source = _source(voc, ids, others, "augmented training", findings)
-    return _dataset("pascal_voc_augmented", voc, source, findings)
+    return _dataset("pascal_voc_aug", voc, source, findings)
 
 
 def _open(directory: str, findings: Findings) -> _Voc:
