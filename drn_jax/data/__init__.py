@@ -21,10 +21,10 @@ def load(name: str, directory: str, task: str, boxes: bool = False) -> Dataset:
     """The data set `name` for a task ("classification", "segmentation").
 
     Args:
-      boxes: read them, too, where they lie in files of their own; what is wrong with them is no
-        matter for those who do not need them.
       directory: the folder (or archive) that holds the set, as distributed or prepared; "" where
         the set has a default place.
+      boxes: read them, too, where they lie in files of their own; what is wrong with them is no
+        matter for those who do not need them.
 
     Raises: UserError for an unknown set, one without labels for the task, or bad contents.
     """

@@ -6,8 +6,8 @@
     python -m drn_jax.data show NAME --dir DIR                        a picture of some examples
 
 DIR is a folder as the set is distributed, archives and all, or the --data_dir of `prepare`; so is
---config.data.dir of train.py and eval.py. Every set can be trained on in place; preparing makes
-the start quicker, and reading, where masks are made of something else.
+--config.data.dir of train.py and eval.py. Every set can be trained on in place; a prepared
+one needs no look at its files at every start, nor masks to be made of something else.
 """
 
 import argparse

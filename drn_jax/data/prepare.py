@@ -24,7 +24,7 @@ from drn_jax.data.sources import Readable, Record, png
 from drn_jax.errors import UserError
 
 SHARD_BYTES = 512 << 20
-"""About how large a shard becomes. One that is read keeps its file open: ImageNet takes 280."""
+"""About how large a shard becomes. Each keeps its file open while it is read: ImageNet some 300."""
 
 _PLAN = "plan.json"
 

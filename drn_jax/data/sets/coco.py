@@ -12,8 +12,8 @@ a mask is painted of them:
   crowds (one region for many) of VOC's classes are 255, ignored, and lie behind all objects;
   objects of other categories are background, and hide nothing.
 
-The annotations are parsed at every start: train takes some 25 s and 1.1 GB of memory, of which 120
-MB stay (see `ObjectMasks`). Prepared sets are spared this.
+The annotations are parsed at every start: 605,000 made-up ones, as many as train2014 has, took some
+25 s and 1.1 GB of memory, of which 120 MB stay (see `ObjectMasks`). Prepared sets are spared this.
 """
 
 import json
