@@ -1,26 +1,22 @@
 """Everything that can be told of a set by decoding it: faults, statistics, how often each class."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from drn_jax.data.dataset import IGNORED, Dataset, Example, Source
+from drn_jax.data.decoding import each
 from drn_jax.data.findings import Findings
 from drn_jax.data.prepare import Progress
-from drn_jax.data.sources import FileSource
+from drn_jax.data.sources import FileSource, Remark
 from drn_jax.errors import UserError
 
 MEAN_TOLERANCE = 0.03
 STD_TOLERANCE = 1.5
 """A mean further from the stated one than that, or a deviation greater or smaller by that factor,
 is a warning."""
-
-AT_A_TIME = 256
-"""Examples handed to the threads together, which bounds what is in memory."""
 
 
 @dataclass
@@ -108,29 +104,17 @@ def _decoded(
 
     remarks = source.remarks if isinstance(source, FileSource) else None
 
-    def facts(index: int) -> tuple[_Facts | UserError, tuple[tuple[str, str], ...]]:
-        try:
-            found = _facts(source[index], task, tally.classes)
-            return found, remarks(index) if remarks else ()
-        except UserError as error:
-            return error, ()
+    def facts(index: int) -> tuple[_Facts, tuple[Remark, ...]]:
+        return _facts(source[index], task, tally.classes), remarks(index) if remarks else ()
 
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        for first in range(0, len(source), AT_A_TIME):
-            indices = range(first, min(first + AT_A_TIME, len(source)))
-            for index, (found, said) in zip(indices, pool.map(facts, indices), strict=True):
-                where = source.where(index)
-                if isinstance(found, UserError):
-                    text = str(found)
-                    findings.fault(text if where in text else f"{where}: {text}")
-                else:
-                    _add(found, where, findings, tally, split, seen)
-                for kind, text in said:
-                    findings.warn(kind, text)
-                yield
-    finally:
-        pool.shutdown(cancel_futures=True)  # Whoever stops it should not wait for the others.
+    for index, found in enumerate(each(source, facts)):
+        if isinstance(found, UserError):
+            findings.fault(str(found))
+        else:
+            _add(found[0], source.where(index), findings, tally, split, seen)
+            for kind, text in found[1]:
+                findings.warn(kind, text)
+        yield
 
 
 def _facts(example: Example, task: str, classes: int) -> _Facts:

@@ -1,11 +1,10 @@
 """What of a source can be decoded."""
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from drn_jax.data.dataset import Example, Sizes
+from drn_jax.data.decoding import each
 from drn_jax.data.findings import Findings
 from drn_jax.data.prepare import Progress
 from drn_jax.data.sources import Readable, Record
@@ -54,27 +53,19 @@ def sound(
     Raises: UserError if there is none.
     """
 
-    def shape(index: int) -> tuple[int, int] | UserError:
-        try:
-            height, width = source[index]["image"].shape[:2]
-            return height, width
-        except UserError as error:
-            return error
+    def shape(index: int) -> tuple[int, int]:
+        height, width = source[index]["image"].shape[:2]
+        return height, width
 
     shapes: dict[int, tuple[int, int]] = {}
 
     def decoded() -> Iterator[None]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            try:
-                for index, found in enumerate(pool.map(shape, range(len(source)))):
-                    if isinstance(found, UserError):
-                        findings.fault(str(found))
-                    else:
-                        shapes[index] = found
-                    yield
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        for index, found in enumerate(each(source, shape)):
+            if isinstance(found, UserError):
+                findings.fault(str(found))
+            else:
+                shapes[index] = found
+            yield
 
     for _ in progress(decoded(), len(source), title):
         pass
