@@ -10,6 +10,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -209,6 +210,7 @@ def _write(left: list[tuple[Path, range]], source: Readable, features: Any) -> I
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for path, indices in left:
             new = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+            begun = time.time()
             try:
                 with _written(ArrayRecordWriter(str(new), "group_size:1,uncompressed")) as write:
                     for data in pool.map(encoded, indices):
@@ -218,6 +220,7 @@ def _write(left: list[tuple[Path, range]], source: Readable, features: Any) -> I
                 pool.shutdown(cancel_futures=True)
                 new.unlink(missing_ok=True)  # A full disk should not stay so.
                 raise
+            os.utime(new, (begun, begun))  # A file that changes from here on is younger.
             os.replace(new, path)
 
 

@@ -306,6 +306,28 @@ def test_what_changed_between_two_calls_is_not_mixed(streets, tmp_path, monkeypa
     assert_as_in_place(changed, folder)
 
 
+def test_a_file_that_changes_while_its_shard_is_written_counts_as_changed(
+    streets, tmp_path, monkeypatch
+):
+    mask = tmp_path / "raw/train/1.png"
+
+    class Replacing(Stopping):
+        def record(self, index):
+            found = super().record(index)
+            if self.left == 1:  # Its shard, of which it is not an end, is about to be finished.
+                Image.fromarray(np.ones_like(np.array(Image.open(mask)))).save(mask)
+            return found
+
+    monkeypatch.setattr(writing, "SHARD_BYTES", 4000)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # One record after the other.
+    sizes = [len(shard) for shard in writing._shards(streets.train)]
+    assert sizes[0] > 2
+    at = 8 + sizes[0]  # Records read to plan the shards, and those of the first.
+    with pytest.raises(KeyboardInterrupt):
+        prepare(replace(streets, train=Replacing(streets.train, at + 1)), tmp_path / "data")
+    assert_as_in_place(streets, prepare(streets, tmp_path / "data"))
+
+
 def test_a_damaged_shard_is_written_anew(streets, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "SHARD_BYTES", 1500)
     interrupted(streets, tmp_path / "data")
