@@ -3,17 +3,19 @@ input of a context module (Yu & Koltun 2016, section 4)."""
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
+from drn_jax import places
 from drn_jax.data import loader, map_records
 from drn_jax.data.dataset import Dataset, Example, Source
 from drn_jax.errors import UserError
@@ -37,11 +39,18 @@ class FrontEnd:
     """All that its maps depend on besides the weights and the images; JSON."""
 
 
-def cached(front: FrontEnd, dataset: Dataset, folder: Path, dtype: str, batch_size: int) -> Dataset:
+def cached(
+    front: FrontEnd,
+    dataset: Dataset,
+    folder: str | os.PathLike[str],
+    dtype: str,
+    batch_size: int,
+) -> Dataset:
     """The data set with `map` instead of `image`, from a folder below `folder` or else computed.
 
     The name of that folder is a digest of the weights and of `described`, so that maps are never
     taken for those of another front end. Images that changed under the same names are not noticed.
+    Of several processes the first computes them for all, into a folder that all must see.
 
     Args:
       dtype: "float16" or "float32", of the maps on disk.
@@ -57,29 +66,48 @@ def cached(front: FrontEnd, dataset: Dataset, folder: Path, dtype: str, batch_si
         "weights": _digest(front.variables),
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    place = folder / name
+    place = places.join(folder, name)
+    try:
+        if jax.process_index() == 0 and not map_records.is_complete(place):
+            _compute(front, dataset, place, key, dtype, batch_size)
+    finally:
+        if jax.process_count() > 1:  # The others wait, even if it has failed.
+            multihost_utils.sync_global_devices(f"maps {name}")
     if not map_records.is_complete(place):
-        console.say(f"the front end's maps of {dataset.name}, computed once into {place}")
-        start = time.monotonic()
-        forward = partial(jax.jit(partial(_class_map, front)), front.variables)
-        splits = {
-            "train": (dataset.train, dataset.train_sizes()),
-            "validation": (dataset.validation, dataset.validation_sizes()),
-        }
-        maps = {
-            split: console.progress(
-                _maps(forward, source, sizes, dtype, batch_size), len(source), f"{split} maps"
-            )
-            for split, (source, sizes) in splits.items()
-        }
-        map_records.write(place, maps, key)
-        console.say(
-            f"{len(dataset.train) + len(dataset.validation):,} maps in {dtype}, "
-            f"{map_records.size(place) / 1e6:.1f} MB, in {time.monotonic() - start:.0f} s; "
-            f"{memory.peak()}"
+        raise UserError(
+            f"{place}: process 0 has not computed these maps, or into another folder; see what it "
+            "says, or train the front end in a folder that all processes share"
         )
     train, validation = map_records.sources(place)
     return replace(dataset, train=train, validation=validation)
+
+
+def _compute(
+    front: FrontEnd,
+    dataset: Dataset,
+    place: str,
+    key: Mapping[str, Any],
+    dtype: str,
+    batch_size: int,
+) -> None:
+    console.say(f"the front end's maps of {dataset.name}, computed once into {place}")
+    start = time.monotonic()
+    forward = partial(jax.jit(partial(_class_map, front)), front.variables)
+    splits = {
+        "train": (dataset.train, dataset.train_sizes()),
+        "validation": (dataset.validation, dataset.validation_sizes()),
+    }
+    maps = {
+        split: console.progress(
+            _maps(forward, source, sizes, dtype, batch_size), len(source), f"{split} maps"
+        )
+        for split, (source, sizes) in splits.items()
+    }
+    size = map_records.write(place, maps, key)
+    console.say(
+        f"{len(dataset.train) + len(dataset.validation):,} maps in {dtype}, {size / 1e6:.1f} MB, "
+        f"in {time.monotonic() - start:.0f} s; {memory.peak()}"
+    )
 
 
 def _class_map(front: FrontEnd, variables: Variables, batch: Mapping[str, Any]) -> jax.Array:

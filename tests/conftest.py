@@ -10,15 +10,25 @@ os.environ["XLA_FLAGS"] = " ".join(
 ).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
 
+import contextlib
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+import fsspec
 import jax
 import numpy as np
 import pytest
+from etils.epath.backend import fsspec_backend
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.registry import _registry
 from PIL import Image
+
+from drn_jax import places
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -79,6 +89,59 @@ def write_photographs(root):
                 picture(rng, mask).save(root / split / name / f"{i}.png")
 
 
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """The folder that gs://fake serves, and s3://fake."""
+    top = tmp_path / "buckets"
+    (top / "fake").mkdir(parents=True)
+
+    class Buckets(DirFileSystem):
+        protocol = ("gs", "gcs", "s3")
+
+        def __init__(self, **_):
+            super().__init__(str(top), fsspec.filesystem("file", auto_mkdir=True))
+
+    for scheme in Buckets.protocol:
+        monkeypatch.setitem(_registry, scheme, Buckets)
+    caches = places._file_system, fsspec_backend._get_filesystem
+    for cache in caches:
+        cache.cache_clear()
+    yield top / "fake"
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.fixture
+def record_bucket(bucket, monkeypatch):
+    """`bucket`, for array_record as well: its reader asks Google's server on its own."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            name = unquote(urlsplit(self.path).path).split("/fake/", 1)[1].removeprefix("o/")
+            data = (bucket / name).read_bytes()
+            first, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")
+            start = int(first) if first else max(0, len(data) - int(last))
+            end = min(len(data), int(last) + 1 if first and last else len(data))
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
+            self.send_header("Content-Length", str(end - start))
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(data[start:end])
+
+        def log_message(self, format, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", address)
+        yield bucket
+        server.shutdown()
+
+
 @pytest.fixture(scope="session")
 def place(tmp_path_factory):
     """The data sets `streets` and `photographs`, and a configuration `.py` for each."""
@@ -94,26 +157,28 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def start(place):
-    """`start(program, *args)`: the process, running in an empty folder on one device.
+    """`start(program, *args)`: the process, running in an empty folder on one device; `devices`
+    gives it several, and keywords more variables of the environment.
 
     All share a compilation cache.
     """
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # Quick to compile.
         "COLUMNS": "200",
         "JAX_COMPILATION_CACHE_DIR": str(place / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     (place / "here").mkdir()
 
-    def start(program, *args):
+    def start(program, *args, devices=1, stderr=subprocess.PIPE, **variables):
+        quick = "--xla_backend_optimization_level=0"  # To compile.
+        many = f" --xla_force_host_platform_device_count={devices}" if devices > 1 else ""
         return subprocess.Popen(
             [sys.executable, ROOT / program, *map(str, args)],
             cwd=place / "here",
-            env=environment,
+            env=environment | {"XLA_FLAGS": quick + many} | variables,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
 

@@ -1,6 +1,11 @@
 """A front end's maps are computed once, and are those of its images, weights and settings."""
 
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,6 +17,7 @@ from drn_jax.data.dataset import Dataset
 from drn_jax.errors import UserError
 from drn_jax.front_end_maps import FrontEnd
 
+ROOT = Path(__file__).parents[1]
 CLASSES = 3
 STRIDE = 2
 
@@ -220,3 +226,81 @@ def test_batch_statistics_are_part_of_the_weights(tmp_path, front):
         variables = {**network.variables, "batch_stats": {"mean": jnp.full(2, mean)}}
         cached(replace(network, variables=variables), images(), tmp_path)
     assert len(folders(tmp_path)) == 2
+
+
+def test_maps_in_a_bucket_are_computed_once_and_the_same(record_bucket, tmp_path, front):
+    dataset = images(DIFFERENT)
+    expected = cached(front(), images(DIFFERENT), tmp_path / "maps")
+    for reads in (True, False):
+        dataset.train.reads = 0
+        found = cached(front(), dataset, "gs://fake/run/maps")
+        assert bool(dataset.train.reads) == reads
+        for index in range(5):
+            for key in ("map", "mask"):
+                np.testing.assert_array_equal(found.train[index][key], expected.train[index][key])
+
+
+PROCESS = """
+import sys
+
+import jax
+
+process, address, folder, tests, scale = int(sys.argv[1]), *sys.argv[2:]
+jax.distributed.initialize(address, 2, process)
+sys.path.insert(0, tests)
+import test_front_end_maps as tests
+from drn_jax import front_end_maps
+
+def prepare(batch):
+    return batch["image"].astype("float32") / 255
+
+variables = {"params": {"kernel": tests.KERNEL * float(scale)}}
+front = front_end_maps.FrontEnd(tests.Corners(), variables, prepare, {})
+dataset = tests.images()
+try:
+    maps = front_end_maps.cached(front, dataset, folder, "float16", 2)
+    print(dataset.train.reads, *(maps.train[i]["map"].sum() for i in range(5)))
+except tests.UserError as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def two_processes(tmp_path):
+    """`two_processes(scale)`: the last line of each, the weights times `scale`."""
+
+    def run(scale):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        processes = [
+            subprocess.Popen(
+                [
+                    *(sys.executable, "-c", PROCESS),
+                    *map(str, (number, address, tmp_path / "maps", ROOT / "tests", scale)),
+                ],
+                env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for number in range(2)
+        ]
+        printed = [process.communicate(timeout=120) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], printed
+        return [out.splitlines()[-1] for out, _ in printed]
+
+    return run
+
+
+def test_of_two_processes_the_first_computes_for_both(two_processes):
+    first, second = (line.split() for line in two_processes(1))
+    assert (first[0], second[0]) == ("6", "0")  # A batch is filled up by copies.
+    assert first[1:] == second[1:]
+    assert len(first) == 6
+
+
+def test_of_two_processes_the_second_ends_when_the_first_fails(two_processes):
+    first, second = two_processes(1e6)
+    assert first.startswith("the front end's scores reach ")
+    assert "process 0 has not computed these maps" in second

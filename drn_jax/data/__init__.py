@@ -7,6 +7,7 @@ makes batches of the sources, `transforms` changes examples.
 
 from dataclasses import replace
 
+from drn_jax import places
 from drn_jax.data import records
 from drn_jax.data.dataset import Dataset, Source
 from drn_jax.data.findings import Findings
@@ -21,8 +22,8 @@ def load(name: str, directory: str, task: str, boxes: bool = False) -> Dataset:
     """The data set `name` for a task ("classification", "segmentation").
 
     Args:
-      directory: the folder (or archive) that holds the set, as distributed or prepared; "" where
-        the set has a default place.
+      directory: the folder (or archive) that holds the set, as distributed or prepared, on a disk
+        or in a bucket (gs://...); "" where the set has a default place.
       boxes: read them, too, where they lie in files of their own; what is wrong with them is no
         matter for those who do not need them.
 
@@ -51,6 +52,11 @@ def read(name: str, directory: str, task: str, findings: Findings) -> Dataset:
             f"data set {name} has no labels for {task}: use it for {' or '.join(entry.tasks)}"
         )
     if not entry.lies_as:
+        if places.is_remote(directory):
+            raise UserError(
+                f"config.data.dir={directory}: {name} is made on each machine; leave this empty, "
+                "or name a folder on a disk"
+            )
         return entry.read(directory, task, findings)
     if not directory:
         raise UserError(f"data set {name}: give --config.data.dir={entry.lies_as}")

@@ -6,8 +6,10 @@
     python -m drn_jax.data show NAME --dir DIR                        a picture of some examples
 
 DIR is a folder as the set is distributed, archives and all, or the --data_dir of `prepare`; so is
---config.data.dir of train.py and eval.py. Every set can be trained on in place; a prepared
-one needs no look at its files at every start, nor masks to be made of something else.
+--config.data.dir of train.py and eval.py. It may lie in a bucket, gs://BUCKET/FOLDER; but `prepare`
+writes to a disk, from where its folder can be copied into one. Every set can be trained on in
+place; a prepared one needs no look at its files at every start, nor masks to be made of something
+else.
 """
 
 import argparse
@@ -102,6 +104,7 @@ def list_sets(arguments: argparse.Namespace) -> int:
 def prepare_set(arguments: argparse.Namespace) -> int:
     """Write a set as array_record files."""
     name, entry = arguments.name, _entry(arguments.name)
+    prepare.require_disk(arguments.data_dir)
     if not entry.lies_as:
         for task in entry.tasks:
             entry.read(arguments.data_dir, task, Findings())

@@ -1,4 +1,5 @@
-"""Where the files of a data set lie: in a folder, a .zip (`zips`) or a .tar (`tars`), in place.
+"""Where the files of a data set lie: in a folder, a .zip (`zips`) or a .tar (`tars`), in place;
+each on a disk or in a bucket (`places`).
 
 An archive's directory is read once, when it is opened; each read then opens the archive, seeks
 and reads. So nothing holds an open file: it can be pickled, forked and used by several threads at
@@ -7,13 +8,18 @@ once, without a lock. Names have forward slashes.
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from drn_jax import places
 from drn_jax.data.image import read_bytes
 from drn_jax.errors import UserError
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz")
+
+_REQUESTS = 32
+"""At once, to list the folders of a bucket: each is answered late, and costs nothing here."""
 
 
 class Files(Protocol):
@@ -41,7 +47,7 @@ class Files(Protocol):
 
 @dataclass(frozen=True)
 class FolderFiles:
-    """Files below a folder."""
+    """Files below a folder on a disk."""
 
     folder: str
 
@@ -65,6 +71,45 @@ class FolderFiles:
             prefix = "" if above == "." else f"{above}/"
             found += [prefix + name for name in names]
         return visible(found)
+
+    def read(self, name: str) -> bytes:
+        return read_bytes(self.where(name))
+
+    def head(self, name: str, count: int) -> bytes:
+        return read_bytes(self.where(name), count)
+
+
+@dataclass(frozen=True)
+class BucketFiles:
+    """Files below a folder in a bucket."""
+
+    folder: str
+    listed: dict[str, dict[str, bool]] = field(default_factory=dict, compare=False, repr=False)
+    """The folders in which a file was looked for: asking for each by itself takes too long."""
+
+    def where(self, name: str) -> str:
+        return places.join(self.folder, name)
+
+    def __contains__(self, name: str) -> bool:
+        path = self.where(name)
+        folder, _, last = path.rpartition("/")
+        if folder not in self.listed:
+            self.listed[folder] = _entries(folder)
+        return self.listed[folder].get(last) is False
+
+    def under(self, folder: str) -> list[str]:
+        found: list[str] = []
+        folders = [folder]
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            while folders:
+                below: list[str] = []
+                inside = pool.map(_entries, map(self.where, folders))
+                for above, entries in zip(folders, inside, strict=True):
+                    for name in visible(entries):
+                        path = f"{above}/{name}" if above else name
+                        (below if entries[name] else found).append(path)
+                folders = below
+        return sorted(found)
 
     def read(self, name: str) -> bytes:
         return read_bytes(self.where(name))
@@ -98,11 +143,16 @@ class MemoryFiles:
         return self.read(name)[:count]
 
 
+def folder_files(path: str) -> Files:
+    """The files below a folder."""
+    return BucketFiles(path) if places.is_remote(path) else FolderFiles(path)
+
+
 def require_folder(path: str, otherwise: str = "check the path") -> None:
     """Raise UserError unless there is a folder; `otherwise` says what to do if there is nothing."""
-    if os.path.isfile(path):
+    if places.is_file(path):
         raise UserError(f"{path}: is a file; name the folder that it lies in")
-    if not os.path.isdir(path):
+    if not places.is_folder(path):
         raise UserError(f"{path}: no such folder; {otherwise}")
 
 
@@ -110,13 +160,21 @@ def find(directory: str, *names: str) -> str | None:
     """The path of the first of the files or folders `names` that `directory` has; else None. The
     suffix of an archive may be written in capitals."""
     for name in names:
-        path = os.path.join(directory, *name.split("/"))
+        path = places.join(directory, *name.split("/"))
         stem, suffix = os.path.splitext(path)
         other = stem + suffix.upper() if suffix in _ARCHIVES else path
         for spelled in (path, other):
-            if os.path.exists(spelled):
+            if places.exists(spelled):
                 return spelled
     return None
+
+
+def _entries(folder: str) -> dict[str, bool]:
+    """What is in a folder; one that is missing is empty."""
+    try:
+        return places.entries(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
 
 
 def _refuse(error: OSError) -> None:

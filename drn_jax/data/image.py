@@ -11,6 +11,7 @@ import os
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from drn_jax import places
 from drn_jax.errors import UserError
 
 _TURNED = (5, 6, 7, 8)
@@ -23,12 +24,12 @@ def read_bytes(path: str | os.PathLike[str], count: int = -1) -> bytes:
     """The content of a file, or its first `count` bytes; UserError if it is missing or may not be
     read."""
     try:
-        with open(path, "rb") as file:
-            return file.read(count)
+        return places.read(os.fspath(path), 0, count)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path, or restore the file") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+        reason = error.strerror or error
+        raise UserError(f"{path}: cannot be read ({reason}); check the path") from error
 
 
 def decode_rgb(data: bytes, where: str) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Batches as a function of (seed, step), by grain.
 
 The step is the whole position: a run that resumes at step s sees what it would have seen. Batches
-do not depend on the number of threads or worker processes, and the union over hosts is the one-host
-batch.
+do not depend on the number of threads or worker processes, and the hosts' shares one behind the
+other are the one-host batch.
 """
 
 import os
@@ -51,10 +51,16 @@ def training_batches(
         example = augment(example, rng)
         return {key: example[key] for key in keys}
 
-    examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None)
-    # Sharded after the augmentation: a seed belongs to a position, not to a host.
-    mine = examples.random_map(prepare)[host::hosts][start_step * share :]
-    return _batches(mine, share, reading)
+    shuffled = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None)
+    examples: Any = shuffled.random_map(prepare)
+
+    def load(index: int) -> Example:
+        # Shared out after the augmentation: a seed belongs to a position, not to a host.
+        step, place = divmod(index, share)
+        return examples[step * batch_size + host * share + place]
+
+    mine = grain.MapDataset.range(len(examples) // hosts).map(load)
+    return _batches(mine[start_step * share :], share, reading)
 
 
 def evaluation_batches(

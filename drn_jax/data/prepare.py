@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from drn_jax import places
 from drn_jax.data.dataset import Dataset
 from drn_jax.data.records import FACTS, VERSION, unfinished
 from drn_jax.data.sources import Readable, Record, png
@@ -55,6 +56,7 @@ def prepare(
     Raises: UserError for an example that can't be read, and where nothing can be written; what is
       written so far stays.
     """
+    require_disk(data_dir)
     folder = Path(data_dir) / name / VERSION
     if os.path.exists(folder):
         say(f"{folder} is there already: delete it to prepare {name} anew")
@@ -71,6 +73,15 @@ def prepare(
             "--data_dir, and run the same command again"
         ) from error
     return folder
+
+
+def require_disk(data_dir: str | os.PathLike[str]) -> None:
+    """Raise UserError for a place in a bucket."""
+    if places.is_remote(data_dir):
+        raise UserError(
+            f"--data_dir={data_dir}: array_record writes to disks only; prepare the set in a "
+            "folder on one, then copy that folder into the bucket"
+        )
 
 
 def _write_set(
@@ -175,6 +186,8 @@ def _still_holds(path: Path, indices: range, source: Readable, features: Any) ->
 
 def _changed(file: str) -> float:
     """When a file, or the archive that it lies in, was last written or put in place."""
+    if places.is_remote(file):
+        return 0.0  # A bucket's files are replaced, not changed; its clock is another.
     path = Path(file)
     while not os.path.exists(path) and path != path.parent:
         path = path.parent

@@ -9,12 +9,14 @@ ignored). `drn_jax.json` beside the records says what no TFDS file does.
 import json
 import os
 from collections.abc import Callable
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from drn_jax import places
 from drn_jax.data import image
 from drn_jax.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset, Example, Sizes
 from drn_jax.errors import UserError
@@ -26,17 +28,17 @@ FACTS = "drn_jax.json"
 UNFINISHED = ".unfinished"
 
 
-def find(directory: str, *names: str) -> Path | None:
+def find(directory: str, *names: str) -> Path | str | None:
     """The folder of a prepared set: `directory` itself, or below it the newest version of the first
-    of the sets `names` that is there; None if there is none. UserError if it may not be looked
-    into."""
-    if _is_prepared(Path(directory)):
-        return Path(directory)
+    of the sets `names` that is there; None if there is none. In a bucket it is named by a str.
+    UserError if it may not be looked into."""
+    if _is_prepared(directory):
+        return _folder(directory)
     try:
         for name in names:
-            versions = filter(_is_prepared, (Path(directory) / name).glob("*.*.*"))
+            versions = filter(_is_prepared, _versions(places.join(directory, name)))
             if newest := max(versions, key=_rank, default=None):
-                return newest
+                return _folder(newest)
     except PermissionError as error:
         raise UserError(
             f"{directory}: cannot be read ({error.strerror}); check its permissions"
@@ -46,6 +48,8 @@ def find(directory: str, *names: str) -> Path | None:
 
 def interrupted(directory: str, name: str) -> Path | None:
     """The folder of a preparation that has not been finished, if there is one."""
+    if places.is_remote(directory):
+        return None  # `prepare` writes to disks.
     draft = unfinished(directory, name)
     return draft if os.path.exists(draft) else None
 
@@ -55,7 +59,16 @@ def unfinished(data_dir: str | os.PathLike[str], name: str) -> Path:
     return Path(data_dir) / name / f"{VERSION}{UNFINISHED}"
 
 
-def load(folder: Path, name: str, task: str) -> Dataset:
+def require_readable(folder: str) -> None:
+    """Raise UserError for a bucket that array_record's own reader can't read."""
+    if places.is_remote(folder) and not folder.startswith("gs://"):
+        raise UserError(
+            f"{folder}: array_record reads its files from a disk or from gs:// only; copy the "
+            "folder to one of these, or name the set as it is distributed"
+        )
+
+
+def load(folder: Path | str, name: str, task: str) -> Dataset:
     """The prepared set `name`; or one that TFDS prepared elsewhere as array_record, with `image`
     and `label` (ImageNet's, for instance), which is given ImageNet's statistics.
 
@@ -64,6 +77,8 @@ def load(folder: Path, name: str, task: str) -> Dataset:
     """
     import tensorflow_datasets as tfds  # A second.
 
+    folder = os.fspath(folder)
+    require_readable(folder)
     builder = _opened(folder)
     needed = "label" if task == "classification" else "mask"
     if needed not in builder.info.features or "image" not in builder.info.features:
@@ -71,9 +86,8 @@ def load(folder: Path, name: str, task: str) -> Dataset:
             f"{folder}: its records have {', '.join(sorted(builder.info.features))}, but {task} "
             f"needs image and {needed}"
         )
-    path = folder / FACTS
-    if path.exists():
-        facts = _facts(path)
+    if places.exists(places.join(folder, FACTS)):
+        facts = _facts(folder)
         if builder.name != name:
             raise UserError(f"{folder}: holds {builder.name}, not {name}; name another folder")
     else:
@@ -81,7 +95,9 @@ def load(folder: Path, name: str, task: str) -> Dataset:
     pictures = [name for name in ("image", "mask") if name in builder.info.features]
     raw: Any = {name: tfds.decode.SkipDecoding() for name in pictures}
     splits = {
-        split: Records(builder.as_data_source(split, decoders=raw), str(folder / split), _example)
+        split: Records(
+            builder.as_data_source(split, decoders=raw), places.join(folder, split), _example
+        )
         for split in facts["splits"]
     }
     sizes = {split: _sizes(found["sizes"]) for split, found in facts["splits"].items()}
@@ -116,10 +132,10 @@ class Records:
             record = self._records[index]
         except (OSError, RuntimeError, ValueError) as error:  # array_record's checksums
             reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{self.where(index)}: cannot be read ({reason}); delete the prepared set and "
-                "prepare it anew"
-            ) from error
+            remedy = "delete the prepared set and prepare it anew"
+            if places.is_remote(self._name):
+                remedy = f"check the network and your credentials, or {remedy}"
+            raise UserError(f"{self.where(index)}: cannot be read ({reason}); {remedy}") from error
         return self._decode(record, self.where(index))
 
     def where(self, index: int) -> str:
@@ -127,20 +143,33 @@ class Records:
         return f"{self._name}, record {index}"
 
 
-def _is_prepared(folder: Path) -> bool:
+def _folder(path: str) -> Path | str:
+    return path if places.is_remote(path) else Path(path)
+
+
+def _versions(folder: str) -> list[str]:
+    """The folders in that of a set, if there is one."""
+    try:
+        names = places.entries(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [places.join(folder, name) for name in names if fnmatch(name, "*.*.*")]
+
+
+def _is_prepared(folder: str) -> bool:
     """Whether TFDS, or `prepare`, has finished this folder, and it may be looked into."""
-    return folder.suffix != UNFINISHED and all(
-        os.path.isfile(folder / name) for name in ("dataset_info.json", "features.json")
+    return not places.name(folder).endswith(UNFINISHED) and all(
+        places.is_file(places.join(folder, name)) for name in ("dataset_info.json", "features.json")
     )
 
 
-def _rank(folder: Path) -> tuple[bool, list[int]]:
+def _rank(folder: str) -> tuple[bool, list[int]]:
     """Ours before others' (TFDS has a `kitti` of another task), then the newer."""
-    version = [int(part) if part.isdigit() else -1 for part in folder.name.split(".")]
-    return (folder / FACTS).exists(), version
+    version = [int(part) if part.isdigit() else -1 for part in places.name(folder).split(".")]
+    return places.exists(places.join(folder, FACTS)), version
 
 
-def _opened(folder: Path) -> Any:
+def _opened(folder: str) -> Any:
     """The read-only builder of a prepared set; UserError unless all its files are there."""
     import tensorflow_datasets as tfds
 
@@ -158,14 +187,15 @@ def _opened(folder: Path) -> Any:
             "without TensorFlow; prepare it with file_format='array_record'"
         )
     shards = [path for split in builder.info.splits.values() for path in split.filepaths]
+    there = places.entries(folder)
     for path in shards:
-        if not os.path.exists(path):
+        if path.name not in there:
             raise UserError(f"{path}: missing; delete {folder} and prepare the set anew")
     _allow_open(len(shards), folder)
     return builder
 
 
-def _allow_open(shards: int, folder: Path) -> None:
+def _allow_open(shards: int, folder: str) -> None:
     """Raise the soft limit of open files where it is too low: every shard stays open."""
     try:
         import resource
@@ -185,20 +215,21 @@ def _allow_open(shards: int, folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _facts(folder: str) -> dict[str, Any]:
     """What `prepare` wrote beside the records; UserError if it is damaged."""
+    path = places.join(folder, FACTS)
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(places.read(path))
         if not {"name", "classes", "colors", "mean", "std", "splits"} <= facts.keys():
             raise ValueError("a field is missing")
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path}: cannot be read ({error}); delete {path.parent} and prepare the set anew"
+            f"{path}: cannot be read ({error}); delete {folder} and prepare the set anew"
         ) from error
     return facts
 
 
-def _foreign(builder: Any, folder: Path) -> dict[str, Any]:
+def _foreign(builder: Any, folder: str) -> dict[str, Any]:
     """What `drn_jax.json` would say of a set that TFDS prepared."""
     splits = [split for split in ("train", "validation") if split in builder.info.splits]
     if "label" not in builder.info.features:

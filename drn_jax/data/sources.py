@@ -1,7 +1,9 @@
 """Examples whose parts lie in files: the source that every set read in place is made of."""
 
 import io
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -160,7 +162,8 @@ class FileSource:
 
     @cached_property
     def _sizes(self) -> Sizes | None:
-        sizes = tuple(map(self.image_size, range(len(self))))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            sizes = tuple(pool.map(self.image_size, range(len(self))))
         return sizes if len(set(sizes)) > 1 else None
 
     def _resized(self, array: np.ndarray, bilinear: bool) -> np.ndarray:

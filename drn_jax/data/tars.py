@@ -14,13 +14,14 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from drn_jax import places
 from drn_jax.data.files import MemoryFiles, below, visible
 from drn_jax.data.image import read_bytes
 from drn_jax.errors import UserError
 
 _Stream = gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile
-_DECOMPRESSORS: Mapping[bytes, Callable[[str], _Stream]] = {
-    b"\x1f\x8b": gzip.GzipFile,
+_DECOMPRESSORS: Mapping[bytes, Callable[[IO[bytes]], _Stream]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\x00": lzma.LZMAFile,
 }
@@ -41,17 +42,17 @@ class TarIndex(Mapping[str, TarEntry]):
     """Entries by name, in 24 bytes each beside the name; a dictionary of them takes 156. ILSVRC2012
     has 1.28 million images for training, and every worker process holds a copy."""
 
-    def __init__(self, names: Sequence[str], places: np.ndarray) -> None:
-        """`places`, int64 [N, 2], has (offset, size) of each; of equal names, the last counts."""
+    def __init__(self, names: Sequence[str], spots: np.ndarray) -> None:
+        """`spots`, int64 [N, 2], has (offset, size) of each; of equal names, the last counts."""
         last = {name: i for i, name in enumerate(names)}
         self._names = tuple(sorted(last))
-        self._places = places[[last[name] for name in self._names]].reshape(-1, 2)
+        self._spots = spots[[last[name] for name in self._names]].reshape(-1, 2)
 
     def __getitem__(self, name: str) -> TarEntry:
         place = bisect.bisect_left(self._names, name)
         if place == len(self._names) or self._names[place] != name:
             raise KeyError(name)
-        return TarEntry(*self._places[place].tolist())
+        return TarEntry(*self._spots[place].tolist())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -88,9 +89,7 @@ class TarFiles:
         offset, size = self.entries[name]
         wanted = size if count < 0 else min(size, count)
         try:
-            with open(self.path, "rb") as file:
-                file.seek(offset)
-                data = file.read(wanted)
+            data = places.read(self.path, offset, wanted)
         except OSError as error:
             raise UserError(f"{self.where(name)}: cannot be read ({error})") from error
         if len(data) < wanted:
@@ -104,10 +103,10 @@ def tar_files(path: str) -> TarFiles:
     Raises: UserError for what is no .tar, is cut off in a file, or is compressed.
     """
     names: list[str] = []
-    places = array.array("q")
+    spots = array.array("q")
     try:
-        with open(path, "rb") as file:
-            ended = _index(file, 0, os.path.getsize(path), "", names, places)
+        with places.opened(path) as file:
+            ended = _index(file, 0, file.seek(0, os.SEEK_END), "", names, spots)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except PermissionError as error:
@@ -119,11 +118,11 @@ def tar_files(path: str) -> TarFiles:
             f"{path}: not a readable .tar without compression ({error}); fetch it again, or "
             "extract it"
         ) from error
-    return TarFiles(path, TarIndex(names, np.array(places, np.int64).reshape(-1, 2)), ended)
+    return TarFiles(path, TarIndex(names, np.array(spots, np.int64).reshape(-1, 2)), ended)
 
 
 def _index(
-    file: IO[bytes], start: int, end: int, prefix: str, names: list[str], places: "array.array[int]"
+    file: IO[bytes], start: int, end: int, prefix: str, names: list[str], spots: "array.array[int]"
 ) -> bool:
     """Note where the files of the .tar that lies from `start` to `end` of an open file are.
 
@@ -143,10 +142,10 @@ def _index(
             name = prefix + member.name.removeprefix("./")
             if name.endswith(".tar"):
                 inside = member.offset_data, member.offset_data + member.size
-                _index(file, *inside, name.removesuffix(".tar") + "/", names, places)
+                _index(file, *inside, name.removesuffix(".tar") + "/", names, spots)
             else:
                 names.append(name)
-                places.extend((member.offset_data, member.size))
+                spots.extend((member.offset_data, member.size))
         # `tarfile` takes a damaged header for the end, unless it is the first.
         file.seek(archive.offset)
         mark = file.read(min(tarfile.BLOCKSIZE, max(0, end - archive.offset)))
@@ -175,14 +174,18 @@ def streamed(path: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, by
         return
     try:
         # The decompressors of `tarfile` itself overlook checksums, and an end that is missing.
-        with opened[0](path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        with (
+            places.opened(path) as file,
+            opened[0](file) as stream,
+            tarfile.open(fileobj=stream, mode="r|") as archive,
+        ):
             while (member := archive.next()) is not None:
                 archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
                 name = member.name.removeprefix("./")
                 if member.isreg() and wanted(name):
-                    file = archive.extractfile(member)
-                    assert file is not None
-                    yield name, file.read()
+                    content = archive.extractfile(member)
+                    assert content is not None
+                    yield name, content.read()
             while stream.read(1 << 20):  # The checksum follows at the end.
                 pass
     except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:

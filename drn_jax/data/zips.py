@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from drn_jax.data.files import Files, FolderFiles, below, visible
+from drn_jax import places
+from drn_jax.data.files import Files, below, folder_files, visible
 from drn_jax.errors import UserError
+
+_HEADER = 30
+_ROOM = 512
+"""Bytes for the name and the extra field behind a local header."""
 
 
 class ZipEntry(NamedTuple):
@@ -79,23 +84,20 @@ class ZipFiles:
         return self.entries[name]
 
     def _stored(self, entry: ZipEntry, count: int) -> bytes:
-        with open(self.path, "rb") as file:
-            file.seek(entry.offset)
-            # The directory does not tell how long the name and the extra field in front of the data
-            # are: the local header does, in its last four bytes.
-            header = file.read(30)
-            lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(
-                header[28:30], "little"
-            )
-            file.seek(lengths, os.SEEK_CUR)
-            return file.read(count)
+        # The directory does not tell how long the name and the extra field in front of the data
+        # are: the local header does, in its last four bytes. What is likely enough is read at once.
+        data = places.read(self.path, entry.offset, _HEADER + _ROOM + count)
+        start = _HEADER + sum(int.from_bytes(data[i : i + 2], "little") for i in (26, 28))
+        if start > _HEADER + _ROOM:
+            return places.read(self.path, entry.offset + start, count)
+        return data[start : start + count]
 
 
 def folder_or_zip(path: str, folder: str = "") -> Files:
     """The files of a folder; or of a .zip, below its `folder` if that is named, on top of which
     there may be others (who packs an archive anew may add some). Raises: as `zip_files`."""
-    if os.path.isdir(path):
-        return FolderFiles(path)
+    if places.is_folder(path):
+        return folder_files(path)
     files = zip_files(path)
     if not folder:
         return files
@@ -109,15 +111,17 @@ def zip_files(path: str) -> ZipFiles:
       or compressed in a way that can't be read in place.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with places.opened(path) as file, zipfile.ZipFile(file) as archive:
             listed = archive.infolist()
-        end = os.path.getsize(path)
+            end = file.seek(0, os.SEEK_END)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
     except PermissionError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); check its permissions"
         ) from error
+    except UserError:
+        raise
     # A damaged directory makes `zipfile` raise nearly anything (UnicodeDecodeError, struct.error,
     # NotImplementedError, ...): it all means the same to the user.
     except Exception as error:

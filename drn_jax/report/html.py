@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from numbers import Integral
-from pathlib import Path
 
+from drn_jax import places
 from drn_jax.report import pictures
 from drn_jax.report.style import CSS
 
@@ -68,19 +68,8 @@ class Report:
 
 
 def write(path: str | os.PathLike[str], report: Report) -> None:
-    """Writes the page, whole or not at all: `path` is replaced once all of it is on the disk."""
-    page = render(report).encode()
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Writes the page, whole or not at all: `path` is replaced once all of it is written."""
+    places.write(path, render(report).encode())
 
 
 def render(report: Report) -> str:

@@ -511,10 +511,10 @@ def test_damaged_facts_are_named(streets, tmp_path):
 
 
 def test_a_folder_that_may_not_be_looked_into_is_named(tmp_path, monkeypatch):
-    def denied(self, pattern):
-        raise PermissionError(13, "Permission denied", str(self))
+    def denied(path):
+        raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(Path, "glob", denied)
+    monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(UserError, match=r"cannot be read \(Permission denied\)"):
         records.find(str(tmp_path), "made")
 

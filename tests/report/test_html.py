@@ -284,3 +284,9 @@ def test_a_failed_replacement_leaves_the_old_page_and_nothing_else(tmp_path, mon
         write(path, report())
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_a_bucket_receives_the_same_page(bucket, tmp_path):
+    write("gs://fake/run/report.html", report())
+    write(tmp_path / "report.html", report())
+    assert (bucket / "run/report.html").read_bytes() == (tmp_path / "report.html").read_bytes()

@@ -1,5 +1,6 @@
 """metrics.jsonl survives kills and resumptions."""
 
+import contextlib
 import json
 import math
 
@@ -62,6 +63,49 @@ def test_a_last_line_that_was_cut_is_left_out_and_overwritten(tmp_path, cut):
 
 def test_no_file_is_no_rows(tmp_path):
     assert log.read(tmp_path / "nowhere") == []
+
+
+def test_in_a_bucket_rows_are_written_by_flush_and_at_the_end(bucket):
+    with log.Log("gs://fake/run", 0) as writer:
+        writer.write(1, {"train_loss": 1.0})
+        assert log.read("gs://fake/run") == []
+        writer.flush()
+        assert steps("gs://fake/run") == [1]
+        (events,) = (bucket / "run/tensorboard").iterdir()
+        size = events.stat().st_size
+        writer.write(2, {"train_loss": 0.5})
+    text = (bucket / "run/metrics.jsonl").read_text()
+    assert text == '{"step": 1, "train_loss": 1.0}\n{"step": 2, "train_loss": 0.5}\n'
+    assert [path.name for path in (bucket / "run/tensorboard").iterdir()] == [events.name]
+    assert events.stat().st_size > size
+
+
+def test_resuming_in_a_bucket_drops_the_rows_beyond_its_step(bucket):
+    write("gs://fake/run", 0, 1, 2, 3, 4)
+    write("gs://fake/run", 2)
+    assert steps("gs://fake/run") == [1, 2]
+    write("gs://fake/run", 2, 3)
+    assert steps("gs://fake/run") == [1, 2, 3]
+
+
+def test_rows_in_a_bucket_outlive_an_error(bucket):
+    with contextlib.suppress(KeyboardInterrupt), log.Log("gs://fake/run", 0) as writer:
+        writer.write(1, {"train_loss": 1.0})
+        raise KeyboardInterrupt
+    assert steps("gs://fake/run") == [1]
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_log_that_does_not_write_leaves_everything_as_it_is(tmp_path, bucket, remote):
+    workdir = "gs://fake/run" if remote else tmp_path / "run"
+    with log.Log(workdir, 0, writes=False) as writer:
+        writer.write(1, {"train_loss": 1.0})
+        writer.flush()
+    assert log.read(workdir) == []
+    write(workdir, 0, 1, 2)
+    with log.Log(workdir, 1, writes=False):
+        pass
+    assert steps(workdir) == [1, 2]
 
 
 def test_every_number_becomes_a_tensorboard_scalar(tmp_path, monkeypatch):

@@ -17,11 +17,11 @@ frame:
   test        0001TP from 8550 on (62), Seq05VD (171)
 """
 
-import os
 import re
 
+from drn_jax import places
 from drn_jax.data.dataset import IGNORED, Dataset
-from drn_jax.data.files import Files, FolderFiles, find
+from drn_jax.data.files import Files, find, folder_files
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.camvid import CAMVID
 from drn_jax.data.labels.space import LabelSpace
@@ -75,7 +75,7 @@ def read(
         return list_folder.read(directory, findings, classes=space, order=CAMVID.names)
     for folder in SEGNET_FOLDERS:
         if find(directory, f"{folder}/train.txt"):
-            return _segnet(os.path.join(directory, folder), findings, space, size)
+            return _segnet(places.join(directory, folder), findings, space, size)
     return _official(directory, findings, space, size)
 
 
@@ -135,7 +135,7 @@ def _frames(files: Files, ending: str, findings: Findings) -> dict[str, str]:
 
 
 def _segnet(folder: str, findings: Findings, space: LabelSpace, size: tuple[int, int]) -> Dataset:
-    files = FolderFiles(folder)
+    files = folder_files(folder)
     to_space = space.reordered(CAMVID.names, "SegNet's order")
     decode = MappedIds((*to_space, (VOID, IGNORED)))
     seen: dict[str, str] = {}

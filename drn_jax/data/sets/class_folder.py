@@ -5,12 +5,11 @@ class folders under `train` are the label ids. This is the ImageNet that fyu/drn
 expects. Hidden files and folders are passed over, and so is what is not named as an image.
 """
 
-import os
-
 import numpy as np
 
+from drn_jax import places
 from drn_jax.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
-from drn_jax.data.files import FolderFiles
+from drn_jax.data.files import Files, folder_files
 from drn_jax.data.findings import Findings
 from drn_jax.data.sources import FileSource
 from drn_jax.errors import UserError
@@ -29,7 +28,7 @@ def read(folder: str, findings: Findings) -> Dataset:
     Raises:
       UserError: `train` or `val` is missing, has no class or no image.
     """
-    files = FolderFiles(folder)
+    files = folder_files(folder)
     classes, val_classes = _class_names(files, "train"), _class_names(files, "val")
     for name in sorted(set(val_classes).difference(classes)):
         findings.fault(
@@ -38,7 +37,7 @@ def read(folder: str, findings: Findings) -> Dataset:
         )
     labels = {name: i for i, name in enumerate(classes)}
     return Dataset(
-        name=os.path.basename(os.path.abspath(folder)),
+        name=places.name(folder),
         classes=tuple(classes),
         train=_source(files, "train", classes, labels, findings),
         validation=_source(
@@ -49,20 +48,20 @@ def read(folder: str, findings: Findings) -> Dataset:
     )
 
 
-def _class_names(files: FolderFiles, split: str) -> list[str]:
+def _class_names(files: Files, split: str) -> list[str]:
     """The sorted class folders."""
     folder = files.where(split)
-    if not os.path.isdir(folder):
+    if not places.is_folder(folder):
         raise UserError(f"{folder}: no such folder; images belong in train/<class> and val/<class>")
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    below = places.entries(folder)
+    names = sorted(name for name in below if below[name] and not name.startswith("."))
     if not names:
         raise UserError(f"{folder}: has no class; put the images of each class in a folder of it")
     return names
 
 
 def _source(
-    files: FolderFiles,
+    files: Files,
     split: str,
     classes: list[str],
     labels: dict[str, int],

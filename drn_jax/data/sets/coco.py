@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from drn_jax.data.dataset import IGNORED, IMAGENET_STD, Dataset
-from drn_jax.data.files import Files, FolderFiles, find, require_folder
+from drn_jax.data.files import Files, find, folder_files, require_folder
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.coco import COCO
 from drn_jax.data.sets import pascal_voc
@@ -187,7 +187,7 @@ def _annotations(directory: str, split: str) -> tuple[Files, str]:
         raise UserError(f"{directory}: neither {archive} nor annotations/{name} is here; fetch it")
     if path.lower().endswith(".zip"):
         return zip_files(path), f"annotations/{name}"
-    return FolderFiles(os.path.dirname(path)), name
+    return folder_files(os.path.dirname(path)), name
 
 
 def _parse(

@@ -37,8 +37,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from drn_jax import places
 from drn_jax.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
-from drn_jax.data.files import Files, FolderFiles, find, require_folder
+from drn_jax.data.files import Files, find, folder_files, require_folder
 from drn_jax.data.findings import Findings
 from drn_jax.data.image import read_bytes
 from drn_jax.data.sets import class_folder
@@ -81,19 +82,17 @@ def read(directory: str, findings: Findings) -> Dataset:
     words = _words(directory)
     train_tar, val_tar = (find(directory, name) for name in (TRAIN, VALIDATION))
     tree = find(directory, "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
-    if tree is None and _is_flat(os.path.join(directory, "val")):
+    if tree is None and _is_flat(places.join(directory, "val")):
         tree = directory
     if train_tar or val_tar:
         for path, name in ((train_tar, TRAIN), (val_tar, VALIDATION)):
             if path is None:
-                raise UserError(
-                    f"{os.path.join(directory, name)}: missing; put it beside the other"
-                )
+                raise UserError(f"{places.join(directory, name)}: missing; put it beside the other")
         assert train_tar
         assert val_tar
         parts = Part(_whole(train_tar, findings), ""), Part(_whole(val_tar, findings), "")
     elif tree:
-        parts = Part(FolderFiles(tree), "train"), Part(FolderFiles(tree), "val")
+        parts = Part(folder_files(tree), "train"), Part(folder_files(tree), "val")
     elif find(directory, "train") and find(directory, "val"):
         dataset = class_folder.read(directory, findings)
         train, validation = dataset.train, dataset.validation
@@ -112,7 +111,7 @@ def read(directory: str, findings: Findings) -> Dataset:
     validation = _validation(*parts[1], wnids, findings)
     train, validation = _with_boxes(directory, train, validation, wnids, findings)
     return Dataset(
-        name=os.path.basename(os.path.abspath(directory)),
+        name=places.name(directory),
         classes=class_names(wnids, words),
         train=train,
         validation=validation,
@@ -131,10 +130,9 @@ def _whole(path: str, findings: Findings) -> TarFiles:
 
 def _is_flat(folder: str) -> bool:
     """Whether this is a folder of validation images without folders of their classes."""
-    if not os.path.isdir(folder):
-        return False
-    with os.scandir(folder) as entries:
-        return any(_NUMBER.fullmatch(_stem(e.name)) for e in entries)
+    return places.is_folder(folder) and any(
+        _NUMBER.fullmatch(_stem(name)) for name in places.entries(folder)
+    )
 
 
 def class_names(wnids: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
@@ -253,7 +251,7 @@ def _with_boxes(
     train, validation = boxed(train, "train", train_path), boxed(validation, "val", val_path)
     kind = "validation images without annotation"
     if tree is None and val_path is None:
-        findings.warn(kind, f"{os.path.join(directory, VALIDATION_BOXES[1])}: missing, so all are")
+        findings.warn(kind, f"{places.join(directory, VALIDATION_BOXES[1])}: missing, so all are")
     else:
         assert isinstance(validation.boxes, ImageBoxes)
         for index in validation.boxes.annotations.missing():
@@ -274,7 +272,7 @@ def _annotations(
     strict = split == "val"
     files, inside = source.files, []
     if tree is not None:
-        files = FolderFiles(tree)
+        files = folder_files(tree)
         inside = files.under(split)
     elif archive is not None and archive.lower().endswith(".tar"):
         files = tar_files(archive)

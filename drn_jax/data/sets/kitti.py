@@ -20,8 +20,9 @@ import os
 import re
 from typing import NamedTuple
 
+from drn_jax import places
 from drn_jax.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
-from drn_jax.data.files import Files, FolderFiles
+from drn_jax.data.files import Files, folder_files
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.cityscapes import CITYSCAPES
 from drn_jax.data.labels.kitti import KITTI
@@ -138,17 +139,20 @@ def _is_validation(key: str) -> bool:
 def _open(directory: str, folder: str, archive: str) -> Files:
     """The files around a folder of the layout: in `directory`, in a folder or a .zip in it, or in
     the .zip that it is itself."""
-    if not os.path.exists(directory):
+    if not places.exists(directory):
         raise UserError(f"{directory}: no such folder or .zip; check the path")
-    if os.path.isfile(directory):
+    if places.is_file(directory):
         tops, zips = [], [directory]
     else:
-        below = [os.path.join(directory, name) for name in sorted(os.listdir(directory))]
-        tops = [directory, *(path for path in below if os.path.isdir(path))]
-        zips = [path for path in below if path.lower().endswith(".zip") and os.path.isfile(path)]
+        entries = sorted(places.entries(directory).items())
+        below = [(places.join(directory, name), is_folder) for name, is_folder in entries]
+        tops = [directory, *(path for path, is_folder in below if is_folder)]
+        zips = [
+            path for path, is_folder in below if not is_folder and path.lower().endswith(".zip")
+        ]
     for top in tops:
-        if os.path.isdir(os.path.join(top, *folder.split("/"))):
-            return FolderFiles(top)
+        if places.is_folder(places.join(top, *folder.split("/"))):
+            return folder_files(top)
     for path in zips:
         files = zip_files(path)
         top = files.above(folder)

@@ -18,8 +18,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from drn_jax import places
 from drn_jax.data.dataset import Dataset, Sizes
-from drn_jax.data.files import Files, FolderFiles, require_folder
+from drn_jax.data.files import Files, folder_files, require_folder
 from drn_jax.data.findings import Findings
 from drn_jax.data.masks import Decode, MaskFiles
 from drn_jax.data.pairs import common_sizes
@@ -66,13 +67,13 @@ def read(
     """
     require_folder(folder)
     info = read_info(folder, classes, order)
-    splits = _Splits(FolderFiles(folder), info.decode, findings, {})
+    splits = _Splits(folder_files(folder), info.decode, findings, {})
     # Validation stays whole: of an image that is listed twice, it is the others that lose it.
     validation = splits.read("val")
-    test = splits.read("test").source if os.path.exists(splits.lists("test")[0]) else None
+    test = splits.read("test").source if places.exists(splits.lists("test")[0]) else None
     train = splits.read("train")
     return Dataset(
-        name=os.path.basename(os.path.abspath(folder)),
+        name=places.name(folder),
         classes=info.classes,
         train=train.source,
         validation=validation.source,
@@ -186,7 +187,7 @@ class _Splits:
 
     def _is_new(self, line: Line, path: str) -> bool:
         """Whether a file was not listed before, by this or another name."""
-        here, file = f"{path}: line {line.number}", os.path.realpath(self.files.where(line.name))
+        here, file = f"{path}: line {line.number}", places.real(self.files.where(line.name))
         first = self.listed.setdefault(file, here)
         if first != here:
             self.findings.fault(

@@ -1,12 +1,12 @@
 """`info.json` of fyu/drn's list layout: the classes, how masks hold them, statistics, colours."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from reprlib import repr as brief
 from typing import Any, NamedTuple
 
+from drn_jax import places
 from drn_jax.data import image
 from drn_jax.data.dataset import IGNORED
 from drn_jax.data.labels.space import RGB, LabelSpace
@@ -33,7 +33,7 @@ def read_info(folder: str, classes: Classes, order: tuple[str, ...]) -> ListInfo
 
     Raises: UserError if it is missing or malformed, or `classes` contradicts it.
     """
-    path = os.path.join(folder, "info.json")
+    path = places.join(folder, "info.json")
     info = _read_json(path)
     names, decode = _classes(classes, _listed_classes(info, order), path)
     colors = _colors(info.get("colors"), len(names), path)
@@ -48,7 +48,7 @@ def read_info(folder: str, classes: Classes, order: tuple[str, ...]) -> ListInfo
 
 def read_text(path: str) -> str:
     """A file of the layout; UserError if it is missing or is no text."""
-    if not os.path.exists(path):
+    if not places.exists(path):
         raise UserError(
             f"{path}: missing; the list layout needs train_images.txt, train_labels.txt, "
             "val_images.txt, val_labels.txt and info.json"

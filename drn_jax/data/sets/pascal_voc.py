@@ -19,8 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from drn_jax import places
 from drn_jax.data.dataset import IMAGENET_STD, Dataset
-from drn_jax.data.files import Files, FolderFiles, find, require_folder
+from drn_jax.data.files import Files, find, folder_files, require_folder
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.pascal_voc import PASCAL_VOC
 from drn_jax.data.masks import ClassIds, MaskFiles
@@ -138,12 +139,12 @@ def _open(directory: str, findings: Findings) -> _Voc:
             f"{directory}: none of {ARCHIVE}, VOCdevkit or VOC2012 (with {lists}) is here; fetch "
             "VOC 2012's training/validation data"
         )
-    if os.path.isfile(path):
+    if places.is_file(path):
         files, top = tar_files(path), tops[0]
         if not files.ended:
             findings.warn(UNENDED, path)
     else:
-        files, top = FolderFiles(path.removesuffix(os.path.join(*lists.split("/")))), ""
+        files, top = folder_files(os.path.dirname(os.path.dirname(path))), ""
     train, validation = (
         read_ids(files, f"{top}{lists}/{split}.txt", findings) for split in ("train", "val")
     )

@@ -24,7 +24,7 @@ from itertools import product
 import numpy as np
 
 from drn_jax.data.dataset import IGNORED
-from drn_jax.data.files import Files, FolderFiles, find
+from drn_jax.data.files import Files, find, folder_files
 from drn_jax.data.findings import Findings
 from drn_jax.data.labels.pascal_voc import PASCAL_VOC
 from drn_jax.data.masks import ClassIds, Decode, known
@@ -110,7 +110,7 @@ def _original(directory: str, own: Set[str], findings: Findings) -> Annotations 
 
         files = unpacked(path, wanted)
     else:
-        top, files = "", FolderFiles(os.path.dirname(path))
+        top, files = "", folder_files(os.path.dirname(path))
     ids = {
         f"SBD {split}": read_ids(files, f"{top}{split}.txt", findings) for split in ("train", "val")
     }
@@ -131,7 +131,7 @@ def _converted(directory: str, validation: Set[str], findings: Findings) -> Anno
         ids = [name.removesuffix(".png") for name in files.under("") if name.endswith(".png")]
     else:
         folder, name = os.path.split(listed)
-        ids = read_ids(FolderFiles(folder), name, findings, _id_of_pair)
+        ids = read_ids(folder_files(folder), name, findings, _id_of_pair)
         for id_ in sorted(validation & set(ids)):
             findings.fault(f"{listed}: lists {id_}, a validation image; take it off the list")
     return Annotations(files, "{}.png", ClassIds(CLASSES), {masks: ids})

@@ -19,8 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from drn_jax import places
 from drn_jax.data.dataset import IMAGENET_MEAN, IMAGENET_STD, Dataset
-from drn_jax.data.files import Files, FolderFiles
+from drn_jax.data.files import Files, folder_files
 from drn_jax.data.findings import Findings
 from drn_jax.data.sets.imagenet import class_names
 from drn_jax.data.sources import FileSource
@@ -79,7 +80,7 @@ def read(path: str, findings: Findings) -> Dataset:
                 "with training images"
             )
     return Dataset(
-        name=os.path.splitext(os.path.basename(os.path.abspath(path)))[0],
+        name=os.path.splitext(places.name(path))[0],
         classes=_class_names(files, wnids, findings),
         train=_source(files, "train", train, present, labels, findings),
         validation=_source(files, "val", validation, files.under("val/images"), labels, findings),
@@ -95,19 +96,19 @@ def _is_image_of(wnids: Container[str], name: str) -> bool:
 
 
 def _open(path: str) -> Files:
-    if not os.path.exists(path):
+    if not places.exists(path):
         raise UserError(f"{path}: no such folder or .zip; check the path")
-    if not os.path.isdir(path):
+    if not places.is_folder(path):
         files = _zip(path)
         if files is None:
             raise UserError(f"{path}: holds no {_LIST}; is it a Tiny-ImageNet archive?")
         return files
-    if os.path.isfile(os.path.join(path, _LIST)):
-        return FolderFiles(path)
-    inside = sorted(name for name in os.listdir(path) if not name.startswith("."))
+    if places.is_file(places.join(path, _LIST)):
+        return folder_files(path)
+    inside = sorted(name for name in places.entries(path) if not name.startswith("."))
     # The usual name first, and there the folder, which is quicker to read than the .zip.
     usual = [name for name in (_USUAL, f"{_USUAL}.zip") if name in inside]
-    found = [files for name in usual or inside if (files := _candidate(os.path.join(path, name)))]
+    found = [files for name in usual or inside if (files := _candidate(places.join(path, name)))]
     if not found:
         raise UserError(
             f"{path}: holds neither {_LIST} nor {_USUAL}.zip, nor a folder or .zip with {_LIST}; "
@@ -120,8 +121,8 @@ def _open(path: str) -> Files:
 
 
 def _candidate(path: str) -> Files | None:
-    if os.path.isdir(path):
-        return FolderFiles(path) if os.path.isfile(os.path.join(path, _LIST)) else None
+    if places.is_folder(path):
+        return folder_files(path) if places.is_file(places.join(path, _LIST)) else None
     return _zip(path) if path.lower().endswith(".zip") else None
 
 
