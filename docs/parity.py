@@ -57,7 +57,8 @@ def measure(name: str, x64: bool) -> tuple[float, float, float, float]:
             (out, features), new = model.apply(
                 {"params": params, "batch_stats": stats}, square, train=True, mutable="batch_stats"
             )
-            return Classification(1000).loss(out, features, {"label": label}), new["batch_stats"]
+            mean, _ = Classification(1000).loss(out, features, {"label": label})
+            return mean, new["batch_stats"]
 
         (value, new), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         updates, opt_state = optimizer.update(gradient, opt_state, params)

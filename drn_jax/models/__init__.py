@@ -23,7 +23,8 @@ from drn_jax.models import drn, stages, vgg
 from drn_jax.models.context import Context, ContextModule
 from drn_jax.models.dilation import PUBLISHED, ContextNetwork
 from drn_jax.models.inputs import IMAGENET_MEAN, IMAGENET_STD, Channels, Preprocess, Space
-from drn_jax.models.network import Network
+from drn_jax.models.layers import Norm
+from drn_jax.models.network import Network, Remat
 from drn_jax.models.stages import Stage, scale_width
 
 AnyNetwork = Network | ContextNetwork | ContextModule
@@ -63,7 +64,7 @@ MODELS: Mapping[str, Callable[..., tuple[Stage, ...]]] = {
 """The stage table of every network, as a function of the options that its family has; of a
 published dilated net that of its front end."""
 
-_FIELDS = ("running_variance",)
+_FIELDS = ("running_variance", "norm", "remat")
 """Options that every residual network has: fields of the module."""
 
 CLASSES = {
@@ -107,14 +108,15 @@ def create(
         this may change all but the number of layers.
       head_std: deviation with which the classifier is drawn; by default the published 0.001 for a
         dilated VGG, whose features come trained, else sqrt(2 / classes).
-      options: `running_variance` (see `layers.BatchNorm`); for DRN-A also `output_stride` and
-        `variant` (see `drn.drn_a`), for VGG `dropout`, `padding` and `fc_channels` (see `vgg`).
-        None but the last changes a parameter's shape.
+      options: `running_variance`, `norm` and `remat` (see `network.Network`); for DRN-A also
+        `output_stride` and `variant` (see `drn.drn_a`), for VGG `dropout`, `padding` and
+        `fc_channels` (see `vgg`). None but the last changes a parameter's shape.
 
     Raises: UserError for an unknown name, option or value, offering the nearest.
     """
     fields = {key: options.pop(key) for key in _FIELDS if key in options}
     rows = table(name, width, **options)
+    _check_norm_and_remat(name, rows, fields.get("norm", Norm()), fields.get("remat", "none"))
     published = PUBLISHED.get(name)
     classes = CLASSES.get(name, 1000) if num_classes is None else num_classes
     if classes < 1:
@@ -141,6 +143,21 @@ def create(
     if not module:
         return network
     return ContextNetwork(network, module, published.upsampling if published else 0)
+
+
+def _check_norm_and_remat(name: str, rows: tuple[Stage, ...], norm: Norm, remat: str) -> None:
+    """Raise UserError for what no network has, or none without residual levels."""
+    norm.check()
+    if remat not in get_args(Remat):
+        raise UserError(f"config.model.remat = {remat!r}: {nearest(str(remat), get_args(Remat))}")
+    if any(row.kind not in ("plain", "max_pool") for row in rows):
+        return
+    if norm != Norm():
+        raise UserError(
+            f"config.model.norm.statistics = {norm.statistics}: {name} has no batch norm"
+        )
+    if remat != "none":
+        raise UserError(f"config.model.remat = {remat}: {name} has no residual levels to recompute")
 
 
 @cache

@@ -1,12 +1,17 @@
 """The two layers that every network here is made of: dilated convolution and batch norm."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from drn_jax.errors import UserError, nearest
+
+Statistics = Literal["global", "group", "frozen"]
 
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """N(0, sqrt(2 / (k * k * outputs))): how fyu/drn draws every convolution, the classifier too."""
@@ -98,50 +103,95 @@ def at_least_float32(dtype: Any) -> Any:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+@dataclass(frozen=True)
+class Norm:
+    """By which statistics batch norm normalises in training."""
+
+    statistics: Statistics = "global"
+    """Those of the whole batch, on all devices; of every group of it (what one replica sees); or
+    "frozen": the running averages, which then stay as they are. Scale and bias always learn."""
+    group: int = 0
+    """Consecutive examples that make a group; no result depends on the number of devices."""
+
+    def check(self) -> None:
+        """Raise UserError for settings that contradict each other."""
+        if self.statistics not in get_args(Statistics):
+            offer = nearest(str(self.statistics), get_args(Statistics))
+            raise UserError(f"config.model.norm.statistics = {self.statistics!r}: {offer}")
+        if (self.statistics == "group") != (self.group > 0) or self.group < 0:
+            raise UserError(
+                f"config.model.norm.group = {self.group} with config.model.norm.statistics = "
+                f"{self.statistics}: a group of 1 or more examples goes with group, 0 with the rest"
+            )
+
+
 class BatchNorm(nn.Module):
     """Batch norm over N, H and W with float32 statistics and parameters, whatever the `dtype`
     (float64 computes in float64 and stores in float32).
 
-    The batch is the whole one: under `jit` with a sharded batch the means are taken across all
-    devices. The variance is the mean of squared differences; the faster E[x^2] - E[x]^2 loses
-    everything for channels whose mean is large against their spread.
+    The batch is the whole one, unless `norm` says otherwise: under `jit` with a sharded batch the
+    means are taken across all devices. The variance is the mean of squared differences; the faster
+    E[x^2] - E[x]^2 loses everything for channels whose mean is large against their spread.
 
     `momentum` is the share that the running averages keep at each step (PyTorch's 0.1 is 0.9).
     `running_variance` "unbiased" feeds them the n/(n-1) estimate, as PyTorch does; "biased" is
-    the variance that normalised the batch, as in Flax.
+    the variance that normalised the batch, as in Flax. Of several groups they take the mean.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
     running_variance: Literal["biased", "unbiased"] = "biased"
     dtype: Any = jnp.float32
+    norm: Norm = Norm()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Normalise [N, H, W, C]; `train` takes the batch's statistics and updates `batch_stats`
-        (collections `mean` and `var`, both [C])."""
+        (collections `mean` and `var`, both [C]), except where they are frozen.
+
+        Raises: UserError where the batch is no whole number of groups.
+        """
         channels = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         x32 = x.astype(at_least_float32(self.dtype))
-        if train:
-            mean = x32.mean((0, 1, 2))
-            var = jnp.square(x32 - mean[None, None, None, :]).mean((0, 1, 2))
+        if train and self.norm.statistics != "frozen":
+            group = self.norm.group if self.norm.statistics == "group" else x.shape[0]
+            mean = _mean(x32, group)
+            var = _mean(jnp.square(x32 - mean), group)
             if not self.is_initializing():
-                count = x.shape[0] * x.shape[1] * x.shape[2]
+                count = group * x.shape[1] * x.shape[2]
                 spread = var
                 if self.running_variance == "unbiased":
                     spread = var * (count / max(count - 1, 1))
                 keep = self.momentum
                 for running, batch in ((running_mean, mean), (running_var, spread)):
-                    average = keep * running.value + (1 - keep) * batch
+                    average = keep * running.value + (1 - keep) * batch.mean((0, 1, 2))
                     running.value = average.astype(jnp.float32)
         else:
-            mean, var = running_mean.value, running_var.value
-        factor = scale * lax.rsqrt(var + self.epsilon)
+            mean = running_mean.value[None, None, None, :]
+            var = running_var.value[None, None, None, :]
+        factor = scale[None, None, None, :] * lax.rsqrt(var + self.epsilon)
         # Centred before it is scaled: x * factor + (bias - mean * factor) cancels where the mean is
         # large against the deviation.
-        y = (x32 - mean[None, None, None, :]) * factor[None, None, None, :]
+        y = (x32 - mean) * factor
         return (y + bias[None, None, None, :]).astype(self.dtype)
+
+
+def _mean(x: jax.Array, group: int) -> jax.Array:
+    """The mean of [N, H, W, C] over N, H and W, [1, 1, 1, C]; of several groups, for every example
+    that of its group, [N, 1, 1, C]."""
+    if group < 1 or x.shape[0] % group:
+        raise UserError(
+            f"config.model.norm.group = {group} does not divide the {x.shape[0]} examples of a "
+            "batch"
+        )
+    if group == x.shape[0]:
+        return x.mean((0, 1, 2), keepdims=True)
+    # A group may lie across devices. What is regrouped are the means of examples, never the maps.
+    examples = x.mean((1, 2), keepdims=True)
+    each = (-1, group, *examples.shape[1:])
+    groups = examples.reshape(each).mean(1, keepdims=True)
+    return groups.repeat(group, 1).reshape(examples.shape)

@@ -13,11 +13,14 @@ from drn_jax.models import stages as tables
 from drn_jax.models.layers import (
     BatchNorm,
     DilatedConv,
+    Norm,
     at_least_float32,
     fan_in_normal,
     fan_out_normal,
     max_pool,
 )
+
+Remat = Literal["none", "level", "block"]
 
 
 def layer(spec: tables.Conv, conv: Callable[..., DilatedConv]) -> DilatedConv:
@@ -58,17 +61,26 @@ class ResidualBlock(nn.Module):
 
 
 class Level(nn.Module):
-    """One row of residual blocks or of convolutions with batch norm, in a chain."""
+    """One row of residual blocks or of convolutions with batch norm, in a chain; `remat`: the
+    backward pass recomputes each block from its input."""
 
     stage: tables.Stage
     conv: Callable[..., DilatedConv]
     norm: Callable[..., BatchNorm]
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        residual_block = _recomputed(ResidualBlock) if self.remat else ResidualBlock
         for block in tables.blocks(self.stage, x.shape[-1]):
-            x = ResidualBlock(block, self.conv, self.norm, name=block.name)(x, train)
+            x = residual_block(block, self.conv, self.norm, name=block.name)(x, train)
         return x
+
+
+def _recomputed(module: type[nn.Module]) -> Any:
+    """The module, whose backward pass keeps only `x` of `(self, x, train)` and computes the rest
+    again. Parameters keep their names."""
+    return nn.remat(module, static_argnums=(2,))
 
 
 def plain_conv(
@@ -94,7 +106,10 @@ class Network(nn.Module):
     Attributes:
       stages: the table, widths already scaled.
       num_classes: outputs of the 1x1 classifier.
-      running_variance: see `layers.BatchNorm`.
+      running_variance, norm: see `layers.BatchNorm`.
+      remat: what the backward pass recomputes instead of keeping it: nothing, the inside of every
+        level, or of every residual block. It changes memory and time, no result. (For CPUs XLA
+        merges the second computation with the first, and nothing is saved.)
       dtype: of the computation. Parameters and batch statistics are float32; the classifier
         computes in no less.
       head_init: draws the classifier's kernel.
@@ -103,6 +118,8 @@ class Network(nn.Module):
     stages: tuple[tables.Stage, ...]
     num_classes: int = 1000
     running_variance: Literal["biased", "unbiased"] = "biased"
+    norm: Norm = Norm()
+    remat: Remat = "none"
     dtype: Any = jnp.float32
     head_init: Callable[..., jax.Array] = fan_out_normal
 
@@ -130,7 +147,11 @@ class Network(nn.Module):
         """
         _check_size(self.stages, images)
         conv = partial(DilatedConv, dtype=self.dtype)
-        norm = partial(BatchNorm, dtype=self.dtype, running_variance=self.running_variance)
+        norm = partial(
+            BatchNorm, dtype=self.dtype, running_variance=self.running_variance, norm=self.norm
+        )
+        level = _recomputed(Level) if self.remat == "level" else Level
+        by_block = self.remat == "block"
         features = {}
         x = images
         for stage in self.stages:
@@ -141,7 +162,7 @@ class Network(nn.Module):
                 x = plain_conv(stage, x.shape[-1], self.dtype, fan_in_normal)(x)
                 x = activate(stage, x, train)
             else:
-                x = Level(stage, conv, norm, name=stage.name)(x, train)
+                x = level(stage, conv, norm, by_block, name=stage.name)(x, train)
             features[stage.name] = x
         exact = at_least_float32(self.dtype)
         head = plain_conv(self.table[-1], x.shape[-1], exact, self.head_init)

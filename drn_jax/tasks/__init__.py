@@ -1,7 +1,9 @@
 """What a network is trained for: loss, exact sums over a batch, scores from the summed sums.
 
 A task is a frozen dataclass with
-  `loss(logits, features, batch) -> scalar`, the mean over the batch's valid entries;
+  `loss(logits, features, batch) -> (mean, count)`, scalars: over the batch's valid entries
+    (examples, pixels or cells), and how many those are, int32, by which the means of micro-batches
+    weigh;
   `sums(logits, features, batch) -> dict of arrays`, which add up over batches and hosts;
   `scores(sums) -> dict of floats`, from those totals, on the host;
   `predict(logits, features, size) -> dict of arrays`, what people look at;

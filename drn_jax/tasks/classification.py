@@ -20,10 +20,13 @@ class Classification:
     name: ClassVar[str] = "classification"
     primary: ClassVar[str] = "top1"
 
-    def loss(self, logits: jax.Array, features: Arrays, batch: Arrays) -> jax.Array:
-        """Mean cross-entropy in nats over the valid examples; `logits` [N, classes]."""
+    def loss(
+        self, logits: jax.Array, features: Arrays, batch: Arrays
+    ) -> tuple[jax.Array, jax.Array]:
+        """Mean cross-entropy in nats over the valid examples, and how many they are; `logits`
+        [N, classes]."""
         sums = self.sums(logits, features, batch)
-        return sums["loss"] / jnp.maximum(sums["count"], 1)
+        return sums["loss"] / jnp.maximum(sums["count"], 1), sums["count"]
 
     def sums(self, logits: jax.Array, features: Arrays, batch: Arrays) -> dict[str, jax.Array]:
         """Loss (float32) and counts (int32), the latter a class each: `class_*` [classes]."""

@@ -65,15 +65,18 @@ class Segmentation:
             full = jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny))
         return full[:, :height, :width, :]
 
-    def loss(self, logits: jax.Array, features: Arrays, batch: Arrays) -> jax.Array:
-        """Mean cross-entropy in nats over the batch's counting pixels, or cells."""
+    def loss(
+        self, logits: jax.Array, features: Arrays, batch: Arrays
+    ) -> tuple[jax.Array, jax.Array]:
+        """Mean cross-entropy in nats over the batch's counting pixels, or cells, and how many they
+        are."""
         del logits
         if self.grid.loss_at == "cells":
             total, count = self._cell_loss(features, batch)
         else:
             scores = self.pixel_scores(features, *batch["mask"].shape[1:])
             total, count = _loss(scores, batch["mask"], _counting(batch))
-        return total / jnp.maximum(count, 1)
+        return total / jnp.maximum(count, 1), count
 
     def sums(self, logits: jax.Array, features: Arrays, batch: Arrays) -> dict[str, jax.Array]:
         """`loss` (float32) over `count` pixels or cells, and `confusion` int32 [truth, prediction],

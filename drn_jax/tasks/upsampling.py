@@ -42,15 +42,16 @@ def sampled(
     """
     first = stride // 2 if alignment == "centre" else 0
     for axis, count in zip((1, 2), cells, strict=True):
-        pixels = np.minimum(np.arange(count) * stride + first, mask.shape[axis] - 1)
-        mask = jnp.take(mask, pixels, axis=axis)
+        end = first + stride * (count - 1) + 1
+        mask = _extended(mask, axis, 0, max(0, end - mask.shape[axis]), "clamp")
+        # `jnp.take` would gather over devices.
+        mask = jax.lax.slice_in_dim(mask, first, end, stride, axis)
     return mask
 
 
 def _along(x: jax.Array, axis: int, factor: int, border: Border, alignment: Alignment) -> jax.Array:
     size = x.shape[axis]
-    pads = [(1, 1) if a == axis else (0, 0) for a in range(x.ndim)]
-    padded = jnp.pad(x, pads, mode="edge" if border == "clamp" else "constant")
+    padded = _extended(x, axis, 1, 1, border)
     before, here, after = (
         jnp.expand_dims(jax.lax.slice_in_dim(padded, k, k + size, axis=axis), axis + 1)
         for k in range(3)
@@ -70,3 +71,22 @@ def _along(x: jax.Array, axis: int, factor: int, border: Border, alignment: Alig
         + after * weight(np.maximum(offset, 0))
     )
     return mixed.reshape((*x.shape[:axis], size * factor, *x.shape[axis + 1 :]))
+
+
+def _extended(x: jax.Array, axis: int, before: int, after: int, border: Border) -> jax.Array:
+    """`x` with so many more cells at both ends of an axis.
+
+    What `jnp.pad` does for "clamp" by concatenation, of which the gradient exchanges more between
+    devices, even those that hold examples of their own.
+    """
+    if not before + after:
+        return x
+    size = x.shape[axis]
+    pads = [(before, after, 0) if a == axis else (0, 0, 0) for a in range(x.ndim)]
+    padded = jax.lax.pad(x, jnp.zeros((), x.dtype), pads)
+    if border == "zero":
+        return padded
+    shape = [padded.shape[axis] if a == axis else 1 for a in range(x.ndim)]
+    place = jax.lax.broadcasted_iota(jnp.int32, shape, axis) - before
+    first, last = (jax.lax.slice_in_dim(x, k, k + 1, axis=axis) for k in (0, size - 1))
+    return jnp.where(place < 0, first, jnp.where(place < size, padded, last))

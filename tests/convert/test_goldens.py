@@ -95,7 +95,7 @@ def train_three_steps(golden, procedural, name, dtype):
                 train=True,
                 mutable=["batch_stats"],
             )
-            return task.loss(logits, features, {"label": label}), updated["batch_stats"]
+            return task.loss(logits, features, {"label": label})[0], updated["batch_stats"]
 
         (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         updates, opt_state = optimizer.update(gradient, opt_state, params)

@@ -32,3 +32,9 @@ def random_variables(module, *inputs, seed=0):
 @pytest.fixture
 def variables_of():
     return random_variables
+
+
+@pytest.fixture(scope="module")
+def variables_of_module():
+    """`variables_of` for fixtures that a whole module shares."""
+    return random_variables

@@ -43,7 +43,7 @@ def sums(logits, label, valid=None):
 
 def loss(logits, label, valid=None):
     batch = {"label": label} if valid is None else {"label": label, "valid": valid}
-    return jax.jit(TASK.loss)(logits, {}, batch)
+    return jax.jit(TASK.loss)(logits, {}, batch)[0]
 
 
 def test_cross_entropy_equals_its_definition_in_float64():
@@ -131,6 +131,21 @@ def test_loss_is_the_mean_over_valid_examples_only():
     valid = np.array([True, False, True, True, False])
     np.testing.assert_allclose(loss(logits, label, valid), losses[valid].mean(), rtol=1e-5)
     np.testing.assert_allclose(loss(logits, label), losses.mean(), rtol=1e-5)
+
+
+def test_loss_tells_over_how_many_examples_it_is_the_mean():
+    """So that means over parts of a batch, weighted by their counts, are the mean over all."""
+    logits, label = examples(6)
+    valid = np.array([True, False, True, True, False, False])
+    parts = [
+        TASK.loss(logits[part], {}, {"label": label[part], "valid": valid[part]})
+        for part in (slice(0, 2), slice(2, 5), slice(5, 6))
+    ]
+    assert [int(count) for _, count in parts] == [1, 2, 0]
+    assert {count.dtype for _, count in parts} == {np.dtype("int32")}
+    weighted = sum(float(mean) * int(count) for mean, count in parts) / 3
+    assert weighted == pytest.approx(float(loss(logits, label, valid)), rel=1e-6)
+    assert int(TASK.loss(logits, {}, {"label": label})[1]) == 6
 
 
 def test_batch_without_valid_examples_has_loss_0_and_gradient_0():

@@ -1,14 +1,13 @@
 """Upsampling is the published transposed convolution, bilinear resizing, or fyu/dilation's zoom,
 cell for cell; labels lie under the cells."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from drn_jax.analysis.collectives import of_program
 from drn_jax.tasks import upsampling
 
 upsample = jax.jit(upsampling.upsample, static_argnums=(1, 2, 3))
@@ -75,17 +74,65 @@ def test_constant_map_stays_constant_when_clamped_and_fades_at_the_edge_otherwis
     assert faded[0, 16] == 2 * (1 - 3.5 / 8)
 
 
+QUICK = {"xla_backend_optimization_level": 0}
+
+
+def enlarged_and_pulled(border):
+    """The program of upsampling by 8 and of its gradient."""
+
+    def run(x, pull):
+        y, back = jax.vjp(lambda x: upsampling.upsample(x, 8, border), x)
+        return y, back(pull)[0]
+
+    return run
+
+
 @pytest.mark.parametrize("border", ["clamp", "zero"])
 def test_rows_over_devices_exchange_only_their_neighbouring_cells(border):
-    """Split along the height, each device needs a halo, and no device needs the whole map."""
+    """Split along the height, each device needs a halo, and no device needs the whole map. Clamped
+    edges go to all as a sum, of two rows and the gradients of two."""
     mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
     rows = NamedSharding(mesh, PartitionSpec(None, "rows"))
-    program = jax.jit(lambda x: upsample(x, 8, border), in_shardings=rows, out_shardings=rows)
-    compiled = program.lower(jax.ShapeDtypeStruct((2, 16, 6, 3), jnp.float32)).compile()
-    exchanges = set(re.findall(r"all-\w+|collective-\w+|reduce-scatter", compiled.as_text()))
-    assert exchanges == {"collective-permute"}
-    x = np.random.default_rng(1).normal(size=(2, 16, 6, 3)).astype(np.float32)
-    np.testing.assert_allclose(program(x), upsample(x, 8, border), atol=1e-6)
+    rng = np.random.default_rng(1)
+    x, pull = (rng.normal(size=(2, 16 * s, 6 * s, 3)).astype(np.float32) for s in (1, 8))
+    run = enlarged_and_pulled(border)
+    program = jax.jit(run, in_shardings=(rows, rows), out_shardings=rows)
+    compiled = program.lower(x, pull).compile(QUICK)
+    exchanges = of_program(compiled.as_text())
+    row = x[:, :1].nbytes
+    assert {c.kind for c in exchanges} <= {"collective-permute", "all-reduce"}
+    assert max(c.bytes for c in exchanges) <= 4 * row
+    found = compiled(*jax.device_put((x, pull), rows))
+    for a, b in zip(found, jax.jit(run)(x, pull), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("border", ["clamp", "zero"])
+def test_examples_over_devices_exchange_nothing(border):
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    examples = NamedSharding(mesh, PartitionSpec("data"))
+    program = jax.jit(
+        enlarged_and_pulled(border), in_shardings=(examples, examples), out_shardings=examples
+    )
+    x, pull = (jax.ShapeDtypeStruct((8, 4 * s, 6 * s, 3), jnp.float32) for s in (1, 8))
+    assert of_program(program.lower(x, pull).compile(QUICK).as_text()) == ()
+
+
+@pytest.mark.parametrize("border", ["clamp", "zero"])
+@pytest.mark.parametrize("alignment", ["centre", "corner"])
+def test_gradient_is_the_transpose_of_upsampling(border, alignment):
+    """Summed over all pixels with any weights, by the matrix of each axis in float64."""
+    pull = np.random.default_rng(2).normal(size=(2, 24, 40, 2)).astype(np.float32)
+
+    def matrix(cells):
+        """[pixels, cells] of one axis; along the other all is the same but near the border."""
+        units = np.eye(cells, dtype=np.float32)[:, :, None, None].repeat(3, 2)
+        return np.asarray(upsample(units, 8, border, alignment), np.float64)[:, :, 12, 0].T
+
+    down, along = matrix(3), matrix(5)
+    _, back = jax.vjp(lambda x: upsampling.upsample(x, 8, border, alignment), MAP)
+    expected = np.einsum("nijc,ia,jb->nabc", pull.astype(np.float64), down, along)
+    np.testing.assert_allclose(back(pull)[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def zoomed(x, factor):
@@ -139,3 +186,21 @@ def test_sampled_takes_the_pixel_under_each_cell_and_the_last_beyond_the_edge(
         if alignment == "centre":  # Lower right of the four pixels around the cell's middle.
             row, column = row + stride // 2, column + stride // 2
         assert found[n, i, j] == mask[n, min(row, height - 1), min(column, width - 1)]
+
+
+@pytest.mark.parametrize("alignment", ["centre", "corner"])
+@pytest.mark.parametrize("height", [128, 120])
+def test_labels_under_cells_are_taken_where_they_lie(alignment, height):
+    """120 rows are 15 cells, no whole number a device."""
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec(None, "rows"))
+    mask = np.random.default_rng(4).integers(0, 256, (2, height, 18)).astype(np.uint8)
+
+    def histogram(mask):
+        found = upsampling.sampled(mask, (height // 8, 3), 8, alignment)
+        return jax.nn.one_hot(found, 256, dtype=jnp.int32).sum((0, 1, 2))
+
+    compiled = jax.jit(histogram, in_shardings=rows).lower(mask).compile(QUICK)
+    assert {c.kind for c in of_program(compiled.as_text())} <= {"collective-permute", "all-reduce"}
+    found = compiled(jax.device_put(mask, rows))
+    np.testing.assert_array_equal(found, histogram(jnp.asarray(mask)))
