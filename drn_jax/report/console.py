@@ -14,6 +14,17 @@ from drn_jax.report.html import ClassRow
 _console = Console(highlight=False, soft_wrap=True)
 
 
+def silence() -> None:
+    """Print nothing from here on: for all processes of a run but the first. Errors do not come
+    this way."""
+    _console.quiet = True
+
+
+def _is_live() -> bool:
+    """Whether there is someone to look at a bar."""
+    return _console.is_terminal and not _console.quiet
+
+
 def say(text: str) -> None:
     """One plain line, as it is."""
     _console.print(text, markup=False)
@@ -83,23 +94,25 @@ Item = TypeVar("Item")
 
 def progress(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
     """The items, with a bar on a terminal while they are being made."""
-    yield from track(items, title, total, console=_console, disable=not _console.is_terminal)
+    yield from track(items, title, total, console=_console, disable=not _is_live())
 
 
 class RunProgress:
     """The course of a run: a live bar on a terminal, a plain line per `line` call elsewhere."""
 
     def __init__(self, start_step: int, steps: int) -> None:
-        self._live = _console.is_terminal
+        self._live = _is_live()
         self._steps = steps
+        self._row: Mapping[str, float] = {}
         self._bar = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(),
+            BarColumn(bar_width=None),  # What the words leave.
             TextColumn("{task.fields[state]}"),
             TextColumn("left"),
             TimeRemainingColumn(compact=True),
             console=_console,
             disable=not self._live,
+            expand=True,
         )
         self._task = self._bar.add_task(
             "training", total=steps, completed=start_step, state="compiling"
@@ -113,22 +126,53 @@ class RunProgress:
         self._bar.stop()
 
     def advance(self, step: int, epoch: float, loss: float, images_per_s: float) -> None:
-        """Move the bar; prints nothing where there is no terminal."""
-        state = "compiling" if math.isnan(loss) else f"epoch {epoch:.1f}  loss {loss:.3f}"
-        if not math.isnan(images_per_s):
-            state += f"  {images_per_s:.0f} images/s"
-        self._bar.update(self._task, completed=step, state=state)
+        """Move the bar, which also tells of the last row; prints nothing where there is no
+        terminal."""
+        told = ["compiling" if math.isnan(loss) else f"epoch {epoch:.1f}  loss {loss:.3f}"]
+        room = _console.width - len(f"step {step}/{self._steps}") - _BESIDES
+        for word in _pace({**self._row, "images_per_s": images_per_s}):
+            if len("  ".join((*told, word))) > room:
+                break
+            told.append(word)
+        self._bar.update(self._task, completed=step, state="  ".join(told))
 
     def line(self, step: int, epoch: float, row: Mapping[str, float], batch_size: int) -> None:
         """A plain line of a row of metrics.jsonl, where there is no bar."""
+        self._row = row
         if self._live:
             return
-        text = f"step {step}/{self._steps}  epoch {epoch:.2f}  loss {row['train_loss']:.4f}"
-        speed = row["images_per_s"]
+        told = [f"step {step}/{self._steps}", f"epoch {epoch:.2f}", f"loss {row['train_loss']:.4f}"]
+        told += _pace(row)
+        speed = row.get("images_per_s", math.nan)
         if not math.isnan(speed):
             minutes, seconds = divmod(round((self._steps - step) * batch_size / speed), 60)
-            text += f"  {speed:.0f} images/s  {minutes}:{seconds:02d} left"
-        say(text)
+            told.append(f"{minutes}:{seconds:02d} left")
+        say("  ".join(told))
+
+
+INPUT_WORTH_A_WORD = 0.05
+"""The share of a step's time from which waiting for input is told."""
+
+_BESIDES = 20  # Columns for the least bar, "left", the time, and the spaces between.
+
+
+def _pace(row: Mapping[str, float]) -> list[str]:
+    """What a row knows of speed and memory, in words."""
+    known = {name: value for name, value in row.items() if math.isfinite(value)}
+    told = []
+    if "images_per_s" in known:
+        told.append(f"{known['images_per_s']:.0f} images/s")
+    if "step_s" in known:
+        step, waited = known["step_s"], known.get("input_s", 0.0)
+        text = f"{1000 * step:.{0 if step >= 0.01 else 1}f} ms"
+        if waited > INPUT_WORTH_A_WORD * step:
+            text += f" ({waited / step:.0%} input)"
+        told.append(text)
+    if "peak_share" in known:
+        told.append(f"{known['peak_share']:.0%} of peak")
+    if "memory_gb" in known:
+        told.append(f"{known['memory_gb']:.1f} GB")
+    return told
 
 
 def scores(values: Mapping[str, float]) -> str:

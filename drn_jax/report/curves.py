@@ -1,7 +1,8 @@
-"""The curves of a run as inline SVG: loss, scores and learning rate against the step.
+"""The curves of a run as inline SVG: loss, scores, learning rate and time against the step.
 
-The rows are those of metrics.jsonl, flat: training rows have `step`, `epoch`, `train_loss` and
-`learning_rate`; validation rows have `step`, `epoch`, `val_loss` and scores `val_*` in [0, 1].
+The rows are those of metrics.jsonl, flat: training rows have `step`, `epoch`, `train_loss`,
+`learning_rate` and, where steps were timed, `compute_s` and `input_s`; validation rows have
+`step`, `epoch`, `val_loss` and scores `val_*` in [0, 1].
 Ink is `currentColor`, so the curves take the text colour of the page, light or dark.
 """
 
@@ -66,14 +67,14 @@ def svg(rows: Iterable[Row]) -> str:
         counts, as after a restart. Values that are not finite are left out.
 
     Returns:
-      up to three `<svg>` elements (loss, scores, learning rate) for an HTML page; no element for
+      up to four `<svg>` elements (loss, scores, learning rate, time) for an HTML page; none for
       what the rows do not have, "" if they have nothing. The same text for the same rows.
     """
     return "\n".join(panels(rows).values())
 
 
 def panels(rows: Iterable[Row]) -> dict[str, str]:
-    """The same panels one by one: "loss", "scores", "learning_rate" -> an `<svg>` element."""
+    """The same panels one by one, "loss", "scores", "learning_rate", "time" -> `<svg>` element."""
     rows = list(rows)
     keys = dict.fromkeys(key for row in rows for key in row)
     scores = [key for key in keys if key.startswith("val_") and key != "val_loss"]
@@ -82,6 +83,10 @@ def panels(rows: Iterable[Row]) -> dict[str, str]:
         _curve(rows, "train_loss", "training"),
         _curve(rows, "val_loss", "validation", marked=True),
     ]
+    times = [
+        _curve(rows, "compute_s", "computing"),
+        _curve(rows, "input_s", "waiting for input"),
+    ]
     percent = [_curve(rows, key, _name(key), marked=True, scale=100) for key in scores]
     epochs = max((row["epoch"] for row in rows if "epoch" in row), default=None)
     step = "step" if epochs is None else f"step ({epochs:,.4g} epochs in all)"
@@ -89,6 +94,7 @@ def panels(rows: Iterable[Row]) -> dict[str, str]:
         "loss": ("Loss", "cross-entropy (nats)", losses),
         "scores": ("Validation scores", "score (%)", percent),
         "learning_rate": ("Learning rate", "learning rate", [learning_rate]),
+        "time": ("Time of a step", "seconds", times),
     }
     return {
         key: _panel(key, title, step, unit, [curve for curve in curves if curve.steps])

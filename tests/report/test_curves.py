@@ -67,6 +67,19 @@ def test_there_is_a_panel_for_what_the_rows_have_and_none_for_what_they_have_not
     assert all(svg.startswith("<svg ") and svg.endswith("</svg>") for svg in PANELS.values())
 
 
+def test_the_time_of_a_step_is_drawn_in_two_parts_where_steps_were_timed():
+    timed = [
+        {**row, "step_s": 0.5, "compute_s": 0.375, "input_s": 0.125} if "train_loss" in row else row
+        for row in run()
+    ]
+    panels = curves.panels(timed)
+    assert list(panels) == [*PANELS, "time"]
+    assert {key: panels[key] for key in PANELS} == PANELS
+    words = texts(panels["time"])
+    assert {"Time of a step", "seconds", "computing", "waiting for input"} <= set(words)
+    assert "computing 0.375, waiting for input 0.125" in panels["time"]
+
+
 def test_two_drawings_are_byte_identical():
     assert curves.svg(run()) == curves.svg(run()) == "\n".join(PANELS.values())
 
