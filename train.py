@@ -6,9 +6,11 @@
     python train.py --config=quickstart_context                a run in stages
 
 Every number of a run is a field of its configuration: --config.FIELD=VALUE overrides one. The
-working directory receives checkpoints, metrics.jsonl, TensorBoard files and report.html. The same
-command again goes on where the run stopped. The stages of a run in stages lie in folders below it,
-and --config.stages.STAGE.FIELD=VALUE overrides a field.
+working directory receives checkpoints, metrics.jsonl, TensorBoard files and report.html. The stages
+of a run in stages lie in folders below it, and --config.stages.STAGE.FIELD=VALUE overrides a field.
+
+The same command again goes on where the run stopped. Ctrl-C and SIGTERM save first; the exit status
+is then 130 and 143. Many processes, Slurm, Kubernetes, TPUs: docs/hosts.md.
 """
 
 import contextlib
@@ -16,25 +18,33 @@ import dataclasses
 import re
 import shlex
 import sys
-from pathlib import Path
 
 import jax
-import optax
 from absl import flags
+from etils import epath
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
-from drn_jax import cli, config, experiment, program, run_report, staged
+from drn_jax import (
+    cli,
+    config,
+    experiment,
+    initial_state,
+    program,
+    run_report,
+    runtime,
+    staged,
+)
+from drn_jax.analysis import halo
 from drn_jax.errors import UserError, nearest
 from drn_jax.experiment import Experiment
-from drn_jax.models.dilation import ContextNetwork
 from drn_jax.report import console
-from drn_jax.training import log, memory, optim, sharding
+from drn_jax.training import log, memory, optim, peak, sharding
 from drn_jax.training.checkpoint import RANK, Checkpoints
 from drn_jax.training.evaluate import Stopped
 from drn_jax.training.interrupt import Interrupt
 from drn_jax.training.meter import Meter
-from drn_jax.training.state import TrainState
+from drn_jax.training.profile import Trace
 
 
 def define_flags() -> None:
@@ -43,19 +53,22 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("workdir", "", "where the run lives; by default runs/NAME of the config")
     flags.DEFINE_string("until", "", "of a configuration in stages, the last one to train")
+    flags.DEFINE_boolean("profile", False, "trace a few steps into WORKDIR/profile")
+    runtime.define_flags()
 
 
 def main() -> int:
+    runtime.start()
     given, until = flags.FLAGS.config, flags.FLAGS.until
     if "stages" not in given:
         if until:
             raise UserError(f"--until={until}: this configuration has no stages")
         settings = config.parse(given)
-        return train_run(settings, Path(flags.FLAGS.workdir or f"runs/{settings.name}"))
+        return train_run(settings, epath.Path(flags.FLAGS.workdir or f"runs/{settings.name}"))
     plan = staged.parse(given)
     if until and until not in plan.stages:
         raise UserError(f"--until={until}: no such stage; {nearest(until, plan.stages)}")
-    workdir = Path(flags.FLAGS.workdir or f"runs/{plan.name}")
+    workdir = epath.Path(flags.FLAGS.workdir or f"runs/{plan.name}")
     for stage, settings in plan.under(str(workdir)).items():
         console.say(f"stage {stage}")
         place = workdir / stage
@@ -69,7 +82,7 @@ def main() -> int:
     return 0
 
 
-def is_finished(settings: config.Config, workdir: Path) -> bool:
+def is_finished(settings: config.Config, workdir: epath.Path) -> bool:
     """Whether a stage was trained to its end by these settings."""
     if not (workdir / "report.html").exists():
         return False
@@ -83,16 +96,18 @@ def is_finished(settings: config.Config, workdir: Path) -> bool:
     return True
 
 
-def train_run(settings: config.Config, workdir: Path) -> int:
+def train_run(settings: config.Config, workdir: epath.Path) -> int:
     """Train one network, or go on with it, and write its report. Returns the exit status."""
     run = experiment.build(settings)
-    mesh = sharding.make_mesh()
-    sharding.check_batch_size(run.config.batch_size, mesh)
+    mesh = sharding.make_mesh(settings.mesh)
+    sharding.check_batch(settings.batch_size, settings.accumulate, mesh)
+    margin = run.preprocess.margin
+    sharding.check_rows("config.data.crop", run.input_shape[0] - 2 * margin, margin, mesh)
     if not workdir.exists():
-        for field in sources(run):
-            with open_source(run, field):
+        for field in initial_state.sources(run):
+            with initial_state.open_source(run, field):
                 pass  # It is there: said before anything is written.
-    show(run)
+    show(run, mesh)
     validate = program.validator(run, mesh)
     with Checkpoints(workdir) as checkpoints, Interrupt() as interrupt:
         if not train(run, mesh, workdir, checkpoints, validate, interrupt):
@@ -101,62 +116,27 @@ def train_run(settings: config.Config, workdir: Path) -> int:
     return 0
 
 
-def show(run: Experiment) -> None:
-    """Print the table of the model, and what it will see."""
+def show(run: Experiment, mesh: Mesh) -> None:
+    """Print the table of the model, what it will see, and on what it will run."""
     console.model_table(run.title, run.costs, run.stride)
     console.say(
         f"{run.dataset.name}: {len(run.dataset.train):,} training and "
         f"{len(run.dataset.validation):,} validation images, {len(run.dataset.classes)} classes; "
-        f"on {jax.device_count()} x {jax.devices()[0].device_kind}"
+        f"on {sharding.described(mesh)}"
     )
-
-
-def start(
-    run: Experiment, optimizer: optax.GradientTransformation, mesh: Mesh, checkpoints: Checkpoints
-) -> TrainState:
-    """The newest state of this working directory; else a fresh one, with the weights that the
-    configuration names."""
-    initialise = program.initialiser(run, optimizer, mesh)
-    key = jax.random.key(run.config.seed)
-    everywhere = sharding.replicated(mesh)
-    newest = checkpoints.latest()
-    if newest:
-        saved = config.parse(checkpoints.meta(newest.step)["config"])
-        for change in config.changes(saved, run.config):
-            console.say(f"changed since the checkpoint: {change}")
-        console.say(f"going on from step {newest.step} in {checkpoints.directory}")
-        return checkpoints.restore(newest.step, jax.eval_shape(initialise, key), everywhere)
-    state = initialise(key)
-    for field, part in sources(run).items():
-        with open_source(run, field) as source:
-            best = source.choose("best")
-            variables, fresh = source.transfer(best.step, state.variables, everywhere, part)
-        state = dataclasses.replace(state, **variables)
-        head = "; the classifier starts fresh, its classes differ" if fresh else ""
-        console.say(f"weights from step {best.step} of {getattr(run.config, field)}{head}")
-    return state
-
-
-def sources(run: Experiment) -> dict[str, str]:
-    """The fields of the configuration that name weights to start from, and the part of the network
-    that each is for; "" is the whole."""
-    whole = not isinstance(run.model, ContextNetwork)
-    parts = {"init_from": "" if whole else "front_end", "init_context_from": "context"}
-    return {field: part for field, part in parts.items() if getattr(run.config, field)}
-
-
-def open_source(run: Experiment, field: str) -> Checkpoints:
-    """The checkpoints that a field names. Raises: UserError if there are none."""
-    try:
-        return Checkpoints(getattr(run.config, field), must_exist=True)
-    except UserError as error:
-        raise UserError(f"config.{field}: {error}") from None
+    console.say(runtime.compiled_place())
+    for row in halo.outgrown(run.model.table, run.input_shape[0], mesh.shape["spatial"]):
+        console.say(
+            f"{row.name}: its convolutions reach {row.rows} rows beyond the {row.held} that a "
+            "device holds, so rows travel over several devices: lower config.mesh.spatial or use "
+            "taller crops"
+        )
 
 
 def train(
     run: Experiment,
     mesh: Mesh,
-    workdir: Path,
+    workdir: epath.Path,
     checkpoints: Checkpoints,
     validate: program.Validate,
     interrupt: Interrupt,
@@ -171,8 +151,8 @@ def train(
         steps_per_epoch=run.steps_per_epoch,
     )
     optimizer = optim.create(settings.optimizer, schedule)
-    state = start(run, optimizer, mesh, checkpoints)
-    start_step, newest = int(state.step), checkpoints.latest()
+    state = initial_state.restored_or_fresh(run, optimizer, mesh, checkpoints)
+    start_step, newest = int(jax.device_get(state.step)), checkpoints.latest()
     scored = start_step if (newest and newest.scores) or start_step == 0 else None
     if start_step >= total_steps and scored is not None:
         longer = "steps" if settings.steps else "epochs"
@@ -182,39 +162,62 @@ def train(
         )
         return True
 
-    (workdir / "report.html").unlink(missing_ok=True)  # It says that a run is finished.
+    first_process = jax.process_index() == 0
+    if first_process:
+        (workdir / "report.html").unlink(missing_ok=True)  # It says that a run is finished.
     train_step = program.trainer(run, optimizer, mesh)
-    meter = Meter(settings.batch_size, schedule)
+    meter = Meter(
+        settings.batch_size,
+        schedule,
+        flops=peak.training_flops(run.costs),
+        peak=peak.together(),
+    )
     meta = {"config": dataclasses.asdict(settings), "classes": list(run.dataset.classes)}
-    batches = run.training_batches(start_step)
+    batches = run.training_batches(start_step, sharding.share(mesh))
+    traced = workdir / "profile" if flags.FLAGS.profile and first_process else None
     with (
-        log.Log(workdir, start_step) as writer,
+        log.Log(workdir, start_step, writes=first_process) as writer,
         console.RunProgress(start_step, total_steps) as progress,
+        Trace(traced, start_step) as trace,
     ):
+
+        def save(scores: dict[str, float] | None = None) -> None:
+            meter.fetch()  # Raises if the loss is no number: such a state is not saved.
+            checkpoints.save(state, meta, scores, run.task.primary)
+            writer.flush()
+
         for step in range(start_step, total_steps + 1):
             epoch, last = step / run.steps_per_epoch, step == total_steps
             if step > start_step:
-                state, metrics = train_step(state, sharding.to_devices(next(batches), mesh))
-                meter.add(step, metrics)
+                with meter.input():
+                    batch = sharding.to_devices(next(batches), mesh)
+                with jax.transfer_guard("disallow"):
+                    state, metrics = train_step(state, batch)
+                    meter.add(step, metrics)
                 progress.advance(step, epoch, meter.loss, meter.images_per_second)
                 if step % settings.log_steps == 0 or last:
                     row = meter.row(step)
                     writer.write(step, {"epoch": epoch, **row})
                     progress.line(step, epoch, row, settings.batch_size)
+                if trace.after(step):
+                    console.say(f"trace of {trace.steps} in {traced}")
+            stop = interrupt.asked()
             due = step % (settings.eval_epochs * run.steps_per_epoch) == 0 or last
-            if due and step != scored and not interrupt.signal:
-                meter.fetch()  # Raises if the loss is no number: such a state is not saved.
+            if due and step != scored and not stop:
+                meter.fetch()
                 with contextlib.suppress(Stopped):
-                    totals = validate(state.variables, lambda: interrupt.signal is not None)
+                    totals = validate(state.variables, interrupt.asked)
                     scores, scored = run.task.scores(totals), step
                     values = {f"val_{name}": value for name, value in scores.items()}
                     writer.write(step, {"epoch": epoch, **values})
                     console.say(f"validation at step {step}: {console.scores(scores)}")
-                    checkpoints.save(state, meta, scores, run.task.primary)
+                    save(scores)
                 meter.pause()
-            if interrupt.signal and not (last and step == scored):
-                meter.fetch()
-                checkpoints.save(state, meta)
+                stop = interrupt.asked()
+            elif settings.save_steps and step % settings.save_steps == 0 and step > start_step:
+                save()
+            if stop and not (last and step == scored):
+                save()
                 console.say(f"stopped at step {step} and saved; the same command goes on from it")
                 return False
     return True
@@ -223,23 +226,23 @@ def train(
 def report(
     run: Experiment,
     mesh: Mesh,
-    workdir: Path,
+    workdir: epath.Path,
     checkpoints: Checkpoints,
     validate: program.Validate,
 ) -> None:
     """Score the best checkpoint once more, and write report.html about it."""
     best = checkpoints.choose("best")
-    everywhere = sharding.replicated(mesh)
-    variables = checkpoints.restore_variables(
-        best.step, program.abstract_variables(run), everywhere
-    )
+    variables = checkpoints.restore_variables(best.step, program.abstract_variables(run, mesh))
     totals = validate(variables)
     console.say(f"best, of step {best.step}: {console.scores(run.task.scores(totals))}")
     page = workdir / "report.html"
+    predict = program.predictor(run, variables, mesh)
+    if jax.process_index() > 0:
+        return
     run_report.write_report(
         page,
         run,
-        program.predictor(run, variables),
+        predict,
         totals,
         best.step,
         log.read(workdir),

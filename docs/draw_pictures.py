@@ -26,13 +26,12 @@ def predictions(
     workdir: str, scenes: Sequence[int]
 ) -> tuple[experiment.Experiment, list[dict[str, np.ndarray]]]:
     """The run in `workdir`, and what its best checkpoint makes of the scenes."""
+    mesh = sharding.make_mesh()
     with Checkpoints(workdir, must_exist=True) as checkpoints:
         step = checkpoints.choose("best").step
         run = experiment.build(config.parse(checkpoints.meta(step)["config"]))
-        variables = checkpoints.restore_variables(
-            step, program.abstract_variables(run), sharding.replicated(sharding.make_mesh())
-        )
-    predict = program.predictor(run, variables)
+        variables = checkpoints.restore_variables(step, program.abstract_variables(run, mesh))
+    predict = program.predictor(run, variables, mesh)
     key = run.keys[0]
     found = [
         predict({key: run.dataset.validation[i][key][None]}, run.pictures[i]["image"].shape[:2])

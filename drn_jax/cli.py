@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from absl import app, flags, logging
 from drn_jax.errors import UserError, nearest
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+
+on_failure: list[Callable[[str], None]] = []
+"""Called with what a program that ends in an error should print last. `runtime` adds what prints it
+and ends the other processes too."""
 
 
 def run(define_flags: Callable[[], None], main: Callable[[], int | None]) -> None:
@@ -29,6 +34,9 @@ def run(define_flags: Callable[[], None], main: Callable[[], int | None]) -> Non
             status = main()
         except UserError as error:
             fail(str(error))
+        except BaseException:
+            _give_up(traceback.format_exc())
+            raise
         else:
             sys.exit(status or 0)
 
@@ -42,8 +50,15 @@ def run(define_flags: Callable[[], None], main: Callable[[], int | None]) -> Non
 
 def fail(message: str) -> None:
     """Print the one line and exit with status 1."""
-    print(f"error: {message}", file=sys.stderr)
+    line = f"error: {message}"
+    _give_up(line)
+    print(line, file=sys.stderr)
     sys.exit(1)
+
+
+def _give_up(text: str) -> None:
+    for act in on_failure:
+        act(text)
 
 
 def asks_for_help() -> bool:

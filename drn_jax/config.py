@@ -16,7 +16,9 @@ from ml_collections import ConfigDict
 from drn_jax.data.reading import Reading
 from drn_jax.errors import UserError, nearest
 from drn_jax.models.context import Context
+from drn_jax.models.layers import Norm
 from drn_jax.tasks.segmentation import Grid
+from drn_jax.training.sharding import MeshShape
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class Model:
     """Of the network's input, see `inputs.Preprocess`; "": rgb, and bgr for VGG."""
     context: Context = Context(layers=0)
     """The context module behind the class map; of 0 layers, none but what a published net has."""
+    norm: Norm = Norm()
+    """By which statistics batch norm normalises in training."""
+    remat: Literal["none", "level", "block"] = "none"
+    """What the backward pass recomputes to save memory on GPUs and TPUs: the inside of every level,
+    or of every residual block."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +200,19 @@ class Config:
     """Steps between two rows in metrics.jsonl."""
     reading: Reading = Reading()
     """By whom examples are read, and how far ahead."""
+    mesh: MeshShape = MeshShape()
+    """How the devices share the work. But for rounding no result depends on it."""
+    accumulate: int = 1
+    """Parts that a step computes one after the other, so that only one has to fit into memory. Each
+    part is normalised by statistics of its own; the gradient is that of the whole batch's loss."""
+    ema: float = 0.0
+    """Share that running averages of the parameters and batch statistics keep at each step, see
+    `steps.averaged`; they are what is scored and what other runs start from. 0: none."""
+    save_steps: int = 0
+    """Steps between two checkpoints besides those of the validations; 0: none."""
+    deterministic: bool = False
+    """On GPUs, only operations that give the same bits every time, which may be slower. Others
+    always do."""
     init_from: str = ""
     """Working directory of a run to take the weights from, of the front end where the network has a
     context module; "" starts with random ones."""
@@ -233,9 +253,13 @@ def parse(config: Mapping[str, Any] | ConfigDict) -> Config:
     hints["data"] = _pick("config", given, "task", DATA)
     hints["schedule"] = _pick("config.schedule", given.get("schedule"), "kind", SCHEDULES)
     parsed = _fields(Config, "config", given, hints)
-    for name in ("batch_size", "eval_epochs", "log_steps"):
+    for name in ("batch_size", "eval_epochs", "log_steps", "accumulate"):
         if getattr(parsed, name) < 1:
             raise UserError(f"config.{name} = {getattr(parsed, name)} must be at least 1")
+    if parsed.save_steps < 0:
+        raise UserError(f"config.save_steps = {parsed.save_steps} can't be negative")
+    if not 0 <= parsed.ema < 1:
+        raise UserError(f"config.ema = {parsed.ema} must be at least 0 and below 1")
     _one_of_two("config", parsed)
     _check_reading(parsed.reading)
     if not isinstance(parsed.data, MapData):

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from drn_jax import augmentation, data, front_end_maps, models
+from drn_jax import augmentation, data, front_end_maps, models, places
 from drn_jax.analysis import cost
 from drn_jax.analysis.cost import StageCost
 from drn_jax.config import ClassificationData, Config, MapData, Model, SegmentationData, parse
@@ -25,6 +24,7 @@ from drn_jax.models.network import Network
 from drn_jax.models.stages import output_stride
 from drn_jax.tasks import Classification, Segmentation, Task
 from drn_jax.training.checkpoint import Checkpoints
+from drn_jax.training.sharding import Share, placed
 from drn_jax.training.steps import Batch
 
 
@@ -92,8 +92,24 @@ class Experiment:
             return batch["map"].astype(jnp.float32)
         return self.preprocess(batch["image"], surrounded)
 
-    def training_batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
-        """Endless augmented batches from a step on; see `loader.training_batches`."""
+    @property
+    def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of a whole training batch."""
+        count, (height, width) = self.config.batch_size, self.crop
+        if isinstance(self.config.data, MapData):
+            inputs = np.dtype(self.config.data.dtype)
+        else:
+            inputs = np.dtype(np.uint8)
+        shapes = {
+            self.keys[0]: ((count, *self.input_shape), inputs),
+            "mask": ((count, height, width), np.dtype(np.uint8)),
+            "label": ((count,), np.dtype(np.int32)),
+        }
+        return {key: jax.ShapeDtypeStruct(*shapes[key]) for key in self.keys}
+
+    def training_batches(self, start_step: int, share: Share) -> Iterator[dict[str, np.ndarray]]:
+        """Endless augmented batches from a step on, this process's share of them; see
+        `loader.training_batches`."""
         return loader.training_batches(
             self.dataset.train,
             self.keys,
@@ -101,13 +117,14 @@ class Experiment:
             seed=self.config.seed,
             augment=self.augment,
             start_step=start_step,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
+            host=share.host,
+            hosts=share.hosts,
             reading=self.config.reading,
         )
 
-    def validation_batches(self, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-        """Every validation example once; see `loader.evaluation_batches`."""
+    def validation_batches(self, batch_size: int, share: Share) -> Iterator[dict[str, np.ndarray]]:
+        """Every validation example once, this process's share of them; see
+        `loader.evaluation_batches`."""
         whole = not isinstance(self.config.data, ClassificationData)
         return loader.evaluation_batches(
             self.dataset.validation,
@@ -115,8 +132,8 @@ class Experiment:
             batch_size=batch_size,
             transform=self.prepare,
             sizes=self.dataset.validation_sizes() if whole else None,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
+            host=share.host,
+            hosts=share.hosts,
             reading=self.config.reading,
         )
 
@@ -187,8 +204,10 @@ def _build_context(config: Config, settings: MapData) -> Experiment:
         raise UserError(f"config.data.crop = {settings.crop}: cells can't be negative")
     front, variables = _front_end(settings)
     stride = output_stride(front.model.stages)
+    network = dataclasses.asdict(front.config.model)
+    trained_only = ("norm", "remat")  # No map depends on them.
     described = {
-        "model": dataclasses.asdict(front.config.model),
+        "model": {name: value for name, value in network.items() if name not in trained_only},
         "preprocess": dataclasses.asdict(front.preprocess),
     }
     _check_batch_size(config, front.dataset)
@@ -207,7 +226,7 @@ def _build_context(config: Config, settings: MapData) -> Experiment:
     maps = front_end_maps.cached(
         front_end_maps.FrontEnd(front.model, variables, front.inputs, described),
         front.dataset,
-        Path(settings.front_end) / "maps",
+        places.join(settings.front_end, "maps"),
         settings.dtype,
         front.config.eval_batch_size or front.config.batch_size,
     )
@@ -266,7 +285,7 @@ def _front_end(settings: MapData) -> tuple[Experiment, dict[str, Any]]:
         shape = jax.ShapeDtypeStruct((1, *front.input_shape), jnp.float32)
         abstract = jax.eval_shape(front.model.init, jax.random.key(0), shape)
         where = SingleDeviceSharding(jax.local_devices()[0])
-        return front, checkpoints.restore_variables(best.step, abstract, where)
+        return front, checkpoints.restore_variables(best.step, placed(abstract, where))
 
 
 def _network(settings: Model, classes: int) -> AnyNetwork:
@@ -280,6 +299,8 @@ def _network(settings: Model, classes: int) -> AnyNetwork:
         dtype=jnp.dtype(settings.dtype),
         context=settings.context if settings.context.layers else None,
         head_std=settings.head_std or None,
+        norm=settings.norm,
+        remat=settings.remat,
         **options,
     )
 

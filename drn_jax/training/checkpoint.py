@@ -6,15 +6,18 @@ holds the whole `TrainState`; JSON metadata holds the scores and what is needed 
 
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 from etils import epath
-from jax.sharding import Sharding
+from jax.experimental.multihost_utils import sync_global_devices
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from orbax.checkpoint import v1 as ocp
 
 from drn_jax.errors import UserError
+from drn_jax.training.sharding import placed
 from drn_jax.training.state import TrainState
 from drn_jax.trees import Shapes, differences, shapes
 
@@ -22,6 +25,9 @@ _policies = ocp.training.preservation_policies
 
 RANK = "rank"
 """The score by which the best is chosen, among those of a checkpoint."""
+
+
+_ASIDE = ".aside"
 
 
 class Saved(NamedTuple):
@@ -43,7 +49,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | os.PathLike[str], must_exist: bool = False) -> None:
-        """Open `workdir`; it need not exist unless `must_exist`.
+        """Open `workdir`, to write; with `must_exist` to read what is there.
 
         Raises: UserError if it must hold a checkpoint and has none.
         """
@@ -60,6 +66,8 @@ class Checkpoints:
                 ),
             ]
         )
+        self._writes = not must_exist
+        self._tidy()
         # Orbax's own policies do not fit its own protocol's types.
         policy: Any = keep
         self._orbax = ocp.training.Checkpointer(self.directory, preservation_policy=policy)
@@ -69,8 +77,11 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
+        if error and jax.process_count() > 1:
+            return  # The others may not come to where all would have to meet.
         self._orbax.close()
+        self._tidy()
 
     def save(
         self,
@@ -82,21 +93,20 @@ class Checkpoints:
         """Begin to write the checkpoint of `state.step`; returns before it is on disk.
 
         Where that step is already saved, scores replace it and no scores leave it. `meta` must be
-        JSON; `primary` names the score that ranks checkpoints.
+        JSON; `primary` names the score that ranks checkpoints. All processes must call this.
         """
-        step = int(state.step)
+        step = int(jax.device_get(state.step))
         self._orbax.wait()  # Orbax skips a save while another is under way.
         exists = any(c.step == step for c in self._orbax.checkpoints)
         if exists and scores is None:
             return
+        if exists:
+            self._set_aside(step)
         self._orbax.save_checkpointables_async(
             step,
-            {
-                "variables": state.variables,
-                "progress": {"step": state.step, "opt_state": state.opt_state},
-            },
+            {"variables": state.variables, "progress": state.progress},
             force=True,
-            overwrite=exists,
+            overwrite=any(c.step == step for c in self._orbax.checkpoints),
             metrics=None if scores is None else {RANK: scores[primary], **scores},
             custom_metadata=dict(meta),
         )
@@ -141,47 +151,54 @@ class Checkpoints:
         meta: Any = self._metadata(step).custom_metadata
         return meta
 
-    def restore(self, step: int, abstract: TrainState, sharding: Sharding) -> TrainState:
-        """The whole state of a step, every array placed by `sharding`.
+    def restore(self, step: int, abstract: TrainState) -> TrainState:
+        """The whole state of a step, every array where `abstract` says, on whatever devices it was
+        saved from.
 
-        Raises: UserError if names or shapes of the model differ from `abstract`, naming those.
+        A run that kept no average of its parameters so far begins with one here, if it is to.
+
+        Raises: UserError if names or shapes of the model differ from `abstract`, naming those, or
+          if the optimiser is another.
         """
-        variables = self.restore_variables(step, abstract.variables, sharding)
-        if "progress" not in self._metadata(step).metadata:
+        variables = self.restore_variables(step, abstract.variables)
+        stored = self._metadata(step).metadata
+        if "progress" not in stored:
             raise UserError(
                 f"{self.directory} holds weights alone, no run to go on with: name its folder in "
                 "--config.init_from and give another --workdir"
             )
         progress = {"step": abstract.step, "opt_state": abstract.opt_state}
-        loaded = self._load(step, {"progress": progress}, sharding)["progress"]
-        return TrainState(
-            step=loaded["step"],
-            params=variables["params"],
-            batch_stats=variables.get("batch_stats", {}),
-            opt_state=loaded["opt_state"],
-            unused=variables.get("unused", {}),
-        )
+        # A run that keeps averages keeps what they are of as well.
+        progress |= {k: v for k, v in abstract.trained.items() if k in stored["progress"]}
+        if shapes(stored["progress"]) != shapes(progress):
+            raise UserError(
+                f"the checkpoint of step {step} in {self.directory} holds the state of another "
+                "optimiser: leave config.optimizer as it was, or name the run in "
+                "--config.init_from and give another --workdir"
+            )
+        return abstract.holding(variables, self._load(step, {"progress": progress})["progress"])
 
-    def restore_variables(
-        self, step: int, abstract: Mapping[str, Any], sharding: Sharding
-    ) -> dict[str, Any]:
-        """What `model.apply` takes, without the optimiser's state; and `unused`, where converted
-        weights brought it. Raises as `restore`."""
+    def restore_variables(self, step: int, abstract: Mapping[str, Any]) -> dict[str, Any]:
+        """What `model.apply` takes, every array where `abstract` says, without the optimiser's
+        state; and `unused`, where converted weights brought it. Raises as `restore`."""
         stored = self._metadata(step).metadata["variables"]
         self._check(step, shapes(_network(stored)), shapes(_network(abstract)))
-        return self.all_variables(step, sharding)
+        beside = {name: tree for name, tree in stored.items() if name not in abstract}
+        wanted = {**abstract, **placed(beside, _everywhere(abstract))}
+        return self._load(step, {"variables": wanted})["variables"]
 
     def all_variables(self, step: int, sharding: Sharding) -> dict[str, Any]:
-        """The variables of a step, whatever the network."""
+        """The variables of a step, whatever the network, all placed by one `sharding`."""
         stored = self._metadata(step).metadata["variables"]
-        return self._load(step, {"variables": stored}, sharding)["variables"]
+        return self._load(step, {"variables": placed(stored, sharding)})["variables"]
 
     def transfer(
-        self, step: int, variables: dict[str, Any], sharding: Sharding, part: str = ""
+        self, step: int, variables: dict[str, Any], part: str = ""
     ) -> tuple[dict[str, Any], bool]:
         """`variables` with all that the checkpoint holds, for another task or class count.
 
-        Where only the classifier's shape differs, it keeps the values of `variables`.
+        Where only the classifier's shape differs, it keeps the values of `variables`. All arrays
+        lie like those of `variables`.
 
         Args:
           part: "front_end" or "context", to fill that part of the network from a checkpoint of it
@@ -200,15 +217,43 @@ class Checkpoints:
         saved, wanted = shapes(_network(_part(stored, theirs))), shapes(_network(inner))
         fresh_head = saved != wanted
         self._check(step, _without_head(saved), _without_head(wanted))
-        loaded = _part(self.all_variables(step, sharding), theirs)
+        loaded = _part(self.all_variables(step, _everywhere(variables)), theirs)
         if fresh_head:
             loaded["params"]["head"] = inner["params"]["head"]
+        loaded = {
+            name: jax.device_put(tree, jax.tree.map(lambda a: a.sharding, inner[name]))
+            if name in inner
+            else tree
+            for name, tree in loaded.items()
+        }
         if part:
             loaded = {
                 name: {**tree, part: loaded[name]} if name in loaded else tree
                 for name, tree in variables.items()
             }
         return loaded, fresh_head
+
+    def _set_aside(self, step: int) -> None:
+        """Keep a checkpoint that is about to be overwritten, which Orbax begins by deleting it,
+        until the new one is whole. Remote stores can't rename: there it is deleted."""
+        if _is_local(self.directory) and jax.process_index() == 0:
+            os.rename(self.directory / str(step), self.directory / f"{step}{_ASIDE}")
+        _all_are_here("aside")
+        self._orbax.reload()
+
+    def _tidy(self) -> None:
+        """Put back what was set aside by a process that was then killed, or delete it if its
+        successor is whole. Not in a directory that is only read: its run may be under way."""
+        if not self._writes:
+            return
+        if _is_local(self.directory) and jax.process_index() == 0 and self.directory.exists():
+            for kept in self.directory.glob(f"*{_ASIDE}"):
+                place = kept.with_suffix("")
+                if place.exists():
+                    shutil.rmtree(kept)
+                else:
+                    os.rename(kept, place)
+        _all_are_here("tidy")
 
     def _check(self, step: int, saved: Shapes, wanted: Shapes) -> None:
         if saved != wanted:
@@ -221,11 +266,24 @@ class Checkpoints:
         self._orbax.wait()  # The step may be the one that is being written.
         return self._orbax.checkpointables_metadata(step)
 
-    def _load(self, step: int, abstract: Any, sharding: Sharding) -> Any:
-        placed = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), abstract
-        )
-        return self._orbax.load_checkpointables(step, placed)
+    def _load(self, step: int, abstract: Any) -> Any:
+        return self._orbax.load_checkpointables(step, abstract)
+
+
+def _is_local(path: epath.Path) -> bool:
+    return "://" not in os.fspath(path)
+
+
+def _all_are_here(what: str) -> None:
+    """Wait for all processes."""
+    if jax.process_count() > 1:
+        sync_global_devices(f"checkpoints: {what}")
+
+
+def _everywhere(tree: Any) -> Sharding:
+    """An array whole on every device that a pytree's arrays lie on."""
+    first = jax.tree.leaves(tree)[0].sharding
+    return first.update(spec=PartitionSpec()) if isinstance(first, NamedSharding) else first
 
 
 def _network(variables: Mapping[str, Any]) -> dict[str, Any]:

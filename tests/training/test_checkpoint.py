@@ -21,11 +21,6 @@ META = {"config": {"name": "tiny", "crop": [16, 16]}, "classes": ["a", "b", "c"]
 
 
 @pytest.fixture(scope="module")
-def here():
-    return SingleDeviceSharding(jax.devices()[0])
-
-
-@pytest.fixture(scope="module")
 def scrambled(fresh_state):
     """A state as after `step` steps: every float, velocity and statistics too, is random."""
 
@@ -42,8 +37,12 @@ def scrambled(fresh_state):
     return scramble
 
 
-def abstract(tree):
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree)
+def abstract(tree, where=None):
+    """To be restored onto the first device, or by a sharding."""
+    where = where or SingleDeviceSharding(jax.devices()[0])
+    return sharding.placed(
+        jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), tree), where
+    )
 
 
 def assert_same_bits(found, expected):
@@ -63,14 +62,14 @@ def variables_of(network):
     return zeros
 
 
-def test_a_state_comes_back_bit_for_bit_with_its_optimiser_and_step(tmp_path, scrambled, here):
+def test_a_state_comes_back_bit_for_bit_with_its_optimiser_and_step(tmp_path, scrambled):
     state = scrambled(7)
     scores = {"top1": 0.25, "loss": 1.5}
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state, META, scores, "top1")
     with Checkpoints(tmp_path) as checkpoints:
-        assert_same_bits(checkpoints.restore(7, abstract(state), here), state)
-        variables = checkpoints.restore_variables(7, abstract(state.variables), here)
+        assert_same_bits(checkpoints.restore(7, abstract(state)), state)
+        variables = checkpoints.restore_variables(7, abstract(state.variables))
         assert_same_bits(variables, state.variables)
         assert checkpoints.meta(7) == META
         latest = checkpoints.latest()
@@ -79,18 +78,18 @@ def test_a_state_comes_back_bit_for_bit_with_its_optimiser_and_step(tmp_path, sc
         assert {k: latest.scores[k] for k in scores} == scores
 
 
-def test_a_state_can_be_restored_while_it_is_being_written(tmp_path, scrambled, here):
+def test_a_state_can_be_restored_while_it_is_being_written(tmp_path, scrambled):
     with Checkpoints(tmp_path) as checkpoints:
         for step in (1, 2, 3):
             state = scrambled(step)
             checkpoints.save(state, META)
-            assert_same_bits(checkpoints.restore(step, abstract(state), here), state)
+            assert_same_bits(checkpoints.restore(step, abstract(state)), state)
             checkpoints.save(scrambled(10 * step), META)
             assert checkpoints.meta(10 * step) == META
 
 
 def test_a_checkpoint_holds_the_state_as_it_was_though_the_next_step_consumes_it(
-    tmp_path, scrambled, here
+    tmp_path, scrambled
 ):
     consume = jax.jit(lambda s: jax.tree.map(lambda a: a + 1, s), donate_argnums=0)
     state, expected = scrambled(1), scrambled(1)
@@ -98,7 +97,7 @@ def test_a_checkpoint_holds_the_state_as_it_was_though_the_next_step_consumes_it
         checkpoints.save(state, META)
         for _ in range(3):
             state = consume(state)
-        assert_same_bits(checkpoints.restore(1, abstract(expected), here), expected)
+        assert_same_bits(checkpoints.restore(1, abstract(expected)), expected)
 
 
 def test_the_best_and_the_newest_are_kept_and_no_other(tmp_path, scrambled):
@@ -144,11 +143,11 @@ def test_a_step_saved_without_scores_receives_them_later_and_never_loses_them(tm
         assert (only.step, only.rank) == (3, 0.5)
 
 
-def test_another_class_count_is_refused_naming_both_shapes(tmp_path, scrambled, model, here):
+def test_another_class_count_is_refused_naming_both_shapes(tmp_path, scrambled, model):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(scrambled(1), META)
         with pytest.raises(UserError) as caught:
-            checkpoints.restore_variables(1, abstract(variables_of(model(5))), here)
+            checkpoints.restore_variables(1, abstract(variables_of(model(5))))
     message = str(caught.value)
     assert "step 1" in message
     assert str(tmp_path) in message
@@ -158,12 +157,12 @@ def test_another_class_count_is_refused_naming_both_shapes(tmp_path, scrambled, 
 
 
 def test_transfer_to_another_class_count_keeps_the_fresh_head_and_takes_the_rest(
-    tmp_path, scrambled, model, here
+    tmp_path, scrambled, model
 ):
     state, wanted = scrambled(1), variables_of(model(5))
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state, META)
-        found, fresh_head = checkpoints.transfer(1, wanted, here)
+        found, fresh_head = checkpoints.transfer(1, wanted)
     assert fresh_head
     assert_same_bits(found["params"]["head"], wanted["params"]["head"])
     for part in ("stem", "level1"):
@@ -171,21 +170,21 @@ def test_transfer_to_another_class_count_keeps_the_fresh_head_and_takes_the_rest
     assert_same_bits(found["batch_stats"], state.batch_stats)
 
 
-def test_transfer_to_the_same_classes_takes_the_head_too(tmp_path, scrambled, model, here):
+def test_transfer_to_the_same_classes_takes_the_head_too(tmp_path, scrambled, model):
     state = scrambled(1)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state, META)
-        found, fresh_head = checkpoints.transfer(1, variables_of(model()), here)
+        found, fresh_head = checkpoints.transfer(1, variables_of(model()))
     assert not fresh_head
     assert_same_bits(found, state.variables)
 
 
-def test_transfer_into_another_network_is_refused_naming_what_differs(tmp_path, scrambled, here):
+def test_transfer_into_another_network_is_refused_naming_what_differs(tmp_path, scrambled):
     wider = Network((Stage("stem", "conv", 9, kernel=3, stride=2),), num_classes=5)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(scrambled(1), META)
         with pytest.raises(UserError) as caught:
-            checkpoints.transfer(1, variables_of(wider), here)
+            checkpoints.transfer(1, variables_of(wider))
     message = str(caught.value)
     assert "- batch_stats/level1/block1/norm1/mean (8,)" in message
     assert "more (- given, + expected)" in message
@@ -213,18 +212,18 @@ def drawn(module, seed, channels=3):
     return jax.tree.map(lambda a: jnp.asarray(rng.normal(size=a.shape), a.dtype), shapes)
 
 
-def transferred(tmp_path, given, wanted, here, part):
+def transferred(tmp_path, given, wanted, part):
     """`Checkpoints.transfer` of the variables `given` into `wanted`."""
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save_weights(given, META)
-        return checkpoints.transfer(0, wanted, here, part)
+        return checkpoints.transfer(0, wanted, part)
 
 
 def test_a_front_end_goes_into_a_whole_network_and_leaves_its_context_module(
-    tmp_path, model, whole, here
+    tmp_path, model, whole
 ):
     given, wanted = drawn(model(), 1), drawn(whole(model()), 2)
-    found, fresh_head = transferred(tmp_path, given, wanted, here, "front_end")
+    found, fresh_head = transferred(tmp_path, given, wanted, "front_end")
     assert not fresh_head
     assert set(found) == {"params", "batch_stats"}
     assert set(found["params"]) == {"front_end", "context"}
@@ -234,11 +233,11 @@ def test_a_front_end_goes_into_a_whole_network_and_leaves_its_context_module(
 
 
 def test_a_context_module_goes_into_a_whole_network_and_leaves_its_front_end(
-    tmp_path, model, whole, here
+    tmp_path, model, whole
 ):
     given, wanted = drawn(ContextModule(3, Context(4)), 1), drawn(whole(model()), 2)
     assert set(given) == {"params"}
-    found, fresh_head = transferred(tmp_path, given, wanted, here, "context")
+    found, fresh_head = transferred(tmp_path, given, wanted, "context")
     assert not fresh_head
     assert_same_bits(found["params"]["context"], given["params"])
     assert_same_bits(found["params"]["front_end"], wanted["params"]["front_end"])
@@ -246,10 +245,10 @@ def test_a_context_module_goes_into_a_whole_network_and_leaves_its_front_end(
 
 
 def test_a_front_end_of_other_classes_leaves_the_fresh_head_and_the_context_module(
-    tmp_path, model, whole, here
+    tmp_path, model, whole
 ):
     given, wanted = drawn(model(5), 1), drawn(whole(model()), 2)
-    found, fresh_head = transferred(tmp_path, given, wanted, here, "front_end")
+    found, fresh_head = transferred(tmp_path, given, wanted, "front_end")
     assert fresh_head
     front_end = found["params"]["front_end"]
     assert_same_bits(front_end["head"], wanted["params"]["front_end"]["head"])
@@ -259,16 +258,16 @@ def test_a_front_end_of_other_classes_leaves_the_fresh_head_and_the_context_modu
 
 
 @pytest.mark.parametrize("part", ["", "front_end"])
-def test_a_whole_network_goes_into_a_whole_network(tmp_path, model, whole, here, part):
+def test_a_whole_network_goes_into_a_whole_network(tmp_path, model, whole, part):
     given, wanted = drawn(whole(model()), 1), drawn(whole(model()), 2)
-    found, fresh_head = transferred(tmp_path, given, wanted, here, part)
+    found, fresh_head = transferred(tmp_path, given, wanted, part)
     assert not fresh_head
     assert_same_bits(found, given)
 
 
-def test_of_a_whole_network_the_context_module_alone_can_be_taken(tmp_path, model, whole, here):
+def test_of_a_whole_network_the_context_module_alone_can_be_taken(tmp_path, model, whole):
     given, wanted = drawn(whole(model()), 1), drawn(whole(model()), 2)
-    found, fresh_head = transferred(tmp_path, given, wanted, here, "context")
+    found, fresh_head = transferred(tmp_path, given, wanted, "context")
     assert not fresh_head
     assert_same_bits(found["params"]["context"], given["params"]["context"])
     assert_same_bits(found["params"]["front_end"], wanted["params"]["front_end"])
@@ -276,10 +275,10 @@ def test_of_a_whole_network_the_context_module_alone_can_be_taken(tmp_path, mode
 
 
 @pytest.mark.parametrize("part", ["front_end", "context", ""])
-def test_a_part_that_does_not_fit_is_named_in_one_line(tmp_path, model, whole, here, part):
+def test_a_part_that_does_not_fit_is_named_in_one_line(tmp_path, model, whole, part):
     smaller = Network((Stage("stem", "conv", 6, kernel=3, stride=2),), num_classes=3)
     with pytest.raises(UserError) as caught:
-        transferred(tmp_path, drawn(model(), 1), drawn(whole(smaller), 2), here, part)
+        transferred(tmp_path, drawn(model(), 1), drawn(whole(smaller), 2), part)
     message = str(caught.value)
     assert f"the checkpoint of step 0 in {tmp_path}" in message
     assert "does not fit the model: " in message
@@ -288,7 +287,7 @@ def test_a_part_that_does_not_fit_is_named_in_one_line(tmp_path, model, whole, h
     assert "\n" not in message
 
 
-def test_a_network_without_batch_statistics_saves_and_restores(tmp_path, here):
+def test_a_network_without_batch_statistics_saves_and_restores(tmp_path):
     network = Network((Stage("conv1", "plain", 4, stride=4),), num_classes=3)
     tx = optim.caffe_sgd(lambda _: 0.1, momentum=0.9, weight_decay=1e-4)
     draw = jax.jit(lambda key: states.init(network, tx, key, (16, 16, 3)))
@@ -297,11 +296,11 @@ def test_a_network_without_batch_statistics_saves_and_restores(tmp_path, here):
     assert set(state.variables) == {"params"}
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state, META, {"miou": 0.5}, "miou")
-        assert_same_bits(checkpoints.restore(0, abstract(state), here), state)
-        variables = checkpoints.restore_variables(0, abstract(state.variables), here)
+        assert_same_bits(checkpoints.restore(0, abstract(state)), state)
+        variables = checkpoints.restore_variables(0, abstract(state.variables))
         assert_same_bits(variables, state.variables)
         wanted = draw(jax.random.key(2)).variables
-        found, fresh_head = checkpoints.transfer(0, wanted, here)
+        found, fresh_head = checkpoints.transfer(0, wanted)
     assert not fresh_head
     assert_same_bits(found, state.variables)
 
@@ -325,14 +324,14 @@ def test_a_checkpoint_of_one_device_restores_onto_eight(tmp_path, scrambled):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state, META)
         everywhere = sharding.replicated(sharding.make_mesh())
-        found = checkpoints.restore(1, abstract(state), everywhere)
+        found = checkpoints.restore(1, abstract(state, everywhere))
     assert {leaf.sharding for leaf in jax.tree.leaves(found)} == {everywhere}
     assert {len(leaf.devices()) for leaf in jax.tree.leaves(found)} == {8}
     assert_same_bits(found, state)
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_write_that_was_killed_is_ignored_and_can_be_repeated(tmp_path, scrambled, here):
+def test_a_write_that_was_killed_is_ignored_and_can_be_repeated(tmp_path, scrambled):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(scrambled(1), META)
     folder = tmp_path / "checkpoints"
@@ -343,4 +342,4 @@ def test_a_write_that_was_killed_is_ignored_and_can_be_repeated(tmp_path, scramb
         assert [c.step for c in checkpoints.saved()] == [1]
         checkpoints.save(state, META)
         assert checkpoints.choose("latest").step == 2
-        assert_same_bits(checkpoints.restore(2, abstract(state), here), state)
+        assert_same_bits(checkpoints.restore(2, abstract(state)), state)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 
 from drn_jax import program
 from drn_jax.data import loader
@@ -33,22 +32,22 @@ def batch():
 
 
 def on_devices(count):
-    return jax.make_mesh(
-        (count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]
-    )
+    return sharding.make_mesh(devices=jax.devices()[:count])
 
 
 def prepare(batch):
     return NORMALISE(batch["image"])
 
 
-def compiled(model, optimizer, mesh, seed=0):
-    """`program.trainer` of a run that is no more than a model, its inputs and a seed."""
+def compiled(model, optimizer, mesh, **settings):
+    """`program.trainer` of a run that is no more than a model, its inputs and a few settings."""
+    defaults = {"seed": 0, "accumulate": 1, "ema": 0.0, "deterministic": False}
     run = SimpleNamespace(
         model=model,
         task=Classification(3),
         training_inputs=prepare,
-        config=SimpleNamespace(seed=seed),
+        input_shape=(16, 16, 3),
+        config=SimpleNamespace(**defaults | settings),
     )
     return program.trainer(run, optimizer, mesh)
 
@@ -229,7 +228,7 @@ def test_the_network_receives_what_prepare_makes_of_the_batch(model, fresh_state
     (logits, features), _ = network.apply(
         variables, prepare(batch), train=True, mutable=["batch_stats"]
     )
-    assert float(metrics["loss"]) == pytest.approx(float(task.loss(logits, features, batch)))
+    assert float(metrics["loss"]) == pytest.approx(float(task.loss(logits, features, batch)[0]))
 
 
 # Dropout
@@ -307,14 +306,14 @@ def test_a_run_with_dropout_that_was_saved_and_restored_ends_with_the_same_bits(
     dropping, batch, tmp_path
 ):
     step, start = dropping
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    here = sharding.replicated(on_devices(1))
     current = start
     with Checkpoints(tmp_path) as checkpoints:
         for index in range(5):
             if index == 2:
                 checkpoints.save(current, {})
             current, _ = step(current, batch)
-        resumed = checkpoints.restore(2, jax.eval_shape(lambda: start), here)
+        resumed = checkpoints.restore(2, sharding.placed(jax.eval_shape(lambda: start), here))
     for _ in range(3):
         resumed, _ = step(resumed, batch)
     for name, value in named(current).items():

@@ -13,6 +13,7 @@ from drn_jax.models.inputs import Preprocess
 from drn_jax.tasks import Classification
 from drn_jax.training import optim, steps
 from drn_jax.training.checkpoint import Checkpoints
+from drn_jax.training.sharding import placed
 
 UNUSED = {"level7": {"block1": {"projection": {"kernel": np.arange(6, dtype=np.float32)}}}}
 
@@ -53,7 +54,7 @@ def test_a_checkpoint_brings_it_back_with_the_state(carrying, here, tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(carrying, {})
         plain = dataclasses.replace(carrying, unused={})
-        restored = checkpoints.restore(0, jax.eval_shape(lambda: plain), here)
+        restored = checkpoints.restore(0, placed(jax.eval_shape(lambda: plain), here))
     assert np.array_equal(kernel(restored.variables), np.arange(6))
 
 
@@ -61,12 +62,12 @@ def test_weights_alone_are_transferred_but_not_resumed(carrying, here, tmp_path)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save_weights(carrying.variables, {"config": {}})
         variables, fresh_head = checkpoints.transfer(
-            0, {"params": carrying.params, "batch_stats": carrying.batch_stats}, here
+            0, {"params": carrying.params, "batch_stats": carrying.batch_stats}
         )
         assert not fresh_head
         assert np.array_equal(kernel(variables), np.arange(6))
         with pytest.raises(UserError, match=r"weights alone.*--config\.init_from"):
-            checkpoints.restore(0, jax.eval_shape(lambda: carrying), here)
+            checkpoints.restore(0, placed(jax.eval_shape(lambda: carrying), here))
 
 
 def test_a_save_under_way_does_not_see_the_steps_that_follow(carrying, here, tmp_path):
@@ -79,5 +80,5 @@ def test_a_save_under_way_does_not_see_the_steps_that_follow(carrying, here, tmp
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(carrying, {})
         jax.block_until_ready(overwrite(carrying))
-        restored = checkpoints.restore(0, jax.eval_shape(lambda: before), here)
+        restored = checkpoints.restore(0, placed(jax.eval_shape(lambda: before), here))
     assert jax.tree.all(jax.tree.map(np.array_equal, jax.device_get(restored), before))

@@ -1,0 +1,142 @@
+"""The machine under a program: how many processes work together, and where compiled programs are
+kept. JAX's own runtime does the work (`jax.distributed`); here lie its flags and its errors."""
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+from absl import flags
+from jax._src.distributed import global_state
+
+from drn_jax import cli
+from drn_jax.errors import UserError
+from drn_jax.report import console
+
+CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+
+_PATIENCE = 10
+"""Seconds that a process that ends for an error waits for the others to hear of it."""
+
+
+def define_flags() -> None:
+    """The flags of `start`."""
+    flags.DEFINE_boolean(
+        "distributed",
+        False,
+        "one process of several, found through Slurm, Kubernetes, a TPU's metadata or Open MPI, or "
+        "by the next three flags (docs/hosts.md)",
+    )
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where nothing tells")
+    flags.DEFINE_integer("processes", 0, "how many processes there are, where nothing tells")
+    flags.DEFINE_integer("process", -1, "which of them this is, from 0, where nothing tells")
+    flags.DEFINE_string(
+        "compiled",
+        "",
+        f"folder that keeps compiled programs for later runs; by default ${CACHE_VARIABLE} or "
+        "~/.cache/drn_jax; 'off' keeps none",
+    )
+
+
+def start() -> None:
+    """Join the other processes, if there are any, and open the cache of compiled programs. To be
+    called before anything else of JAX.
+
+    Raises: UserError if the others can't be found.
+    """
+    given = flags.FLAGS
+    _keep_compiled(given.compiled)
+    if given.distributed or given.coordinator:
+        _join(given.coordinator, given.processes, given.process)
+    elif given.processes or given.process >= 0:
+        raise UserError("--processes and --process are of use only with --coordinator=HOST:PORT")
+    if jax.process_index() > 0:
+        console.silence()
+
+
+def _join(coordinator: str, processes: int, process: int) -> None:
+    if coordinator and (processes < 1 or not 0 <= process < processes):
+        raise UserError(
+            f"--coordinator={coordinator} needs --processes, 1 or more, and --process, from 0 to "
+            f"one less; given are {processes} and {process}"
+        )
+    try:
+        if coordinator:
+            jax.distributed.initialize(coordinator, processes, process)
+        else:
+            jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        raise UserError(
+            f"--distributed: the other processes were not found ({told}); where neither Slurm, "
+            "Kubernetes, a TPU nor Open MPI tells, give --coordinator, --processes and --process"
+        ) from error
+    if jax.process_count() > 1:
+        _fail_together()
+
+
+def _fail_together() -> None:
+    """From here on an error of one process ends all, each with one line and status 1. Left alone,
+    the others would wait for it where they next meet, and it for them at its exit, for minutes."""
+    client: Any = global_state.client
+    key, me = "drn_jax/failed", jax.process_index()
+    ended, leaving = threading.Event(), threading.Lock()
+
+    def leave() -> NoReturn:
+        sys.stdout.flush()
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # Some may be gone.
+            client.wait_at_barrier(key, _PATIENCE * 1000)
+        if me == 0:  # It serves the others: without it they would abort.
+            time.sleep(0.5)
+        os._exit(1)
+
+    def tell(text: str) -> None:
+        leaving.acquire()  # For good: one of the two threads has the last word.
+        print(text, file=sys.stderr, flush=True)
+        last = text.strip().splitlines()[-1].removeprefix("error: ")
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # Another was first.
+            client.key_value_set(key, f"process {me} failed: {last}")
+        leave()
+
+    def listen() -> None:
+        while not ended.wait(1):
+            try:
+                told = client.key_value_try_get(key)
+            except jax.errors.JaxRuntimeError:  # Nobody failed.
+                continue
+            if leaving.acquire(blocking=False):
+                print(f"error: {told}", file=sys.stderr, flush=True)
+                leave()
+            return
+
+    listener = threading.Thread(target=listen, daemon=True)
+
+    def stop() -> None:
+        ended.set()
+        listener.join()
+
+    listener.start()
+    atexit.register(stop)  # Runs before JAX's own end.
+    cli.on_failure.append(tell)
+
+
+def _keep_compiled(folder: str) -> None:
+    if folder == "off":
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    place = folder or os.environ.get(CACHE_VARIABLE) or str(Path(home) / "drn_jax")
+    jax.config.update("jax_compilation_cache_dir", place)
+
+
+def compiled_place() -> str:
+    """Where compiled programs are kept, in words."""
+    settings: Any = jax.config
+    if not settings.jax_enable_compilation_cache:
+        return "no compiled programs are kept"
+    return f"compiled programs are kept in {settings.jax_compilation_cache_dir}"
