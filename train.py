@@ -15,6 +15,7 @@ is then 130 and 143. Many processes, Slurm, Kubernetes, TPUs: docs/hosts.md.
 
 import contextlib
 import dataclasses
+import os
 import re
 import shlex
 import sys
@@ -30,6 +31,7 @@ from drn_jax import (
     config,
     experiment,
     initial_state,
+    places,
     program,
     run_report,
     runtime,
@@ -84,7 +86,7 @@ def main() -> int:
 
 def is_finished(settings: config.Config, workdir: epath.Path) -> bool:
     """Whether a stage was trained to its end by these settings."""
-    if not (workdir / "report.html").exists():
+    if not places.exists(os.fspath(workdir / "report.html")):
         return False
     with Checkpoints(workdir, must_exist=True) as checkpoints:
         best = checkpoints.choose("best")
@@ -103,7 +105,7 @@ def train_run(settings: config.Config, workdir: epath.Path) -> int:
     sharding.check_batch(settings.batch_size, settings.accumulate, mesh)
     margin = run.preprocess.margin
     sharding.check_rows("config.data.crop", run.input_shape[0] - 2 * margin, margin, mesh)
-    if not workdir.exists():
+    if not places.exists(os.fspath(workdir)):
         for field in initial_state.sources(run):
             with initial_state.open_source(run, field):
                 pass  # It is there: said before anything is written.
@@ -176,7 +178,7 @@ def train(
     batches = run.training_batches(start_step, sharding.share(mesh))
     traced = workdir / "profile" if flags.FLAGS.profile and first_process else None
     with (
-        log.Log(workdir, start_step, writes=first_process) as writer,
+        log.Log(workdir, start_step, first_process, scored is not None) as writer,
         console.RunProgress(start_step, total_steps) as progress,
         Trace(traced, start_step) as trace,
     ):
@@ -185,6 +187,7 @@ def train(
             meter.fetch()  # Raises if the loss is no number: such a state is not saved.
             checkpoints.save(state, meta, scores, run.task.primary)
             writer.flush()
+            meter.pause()
 
         for step in range(start_step, total_steps + 1):
             epoch, last = step / run.steps_per_epoch, step == total_steps
@@ -212,7 +215,7 @@ def train(
                     writer.write(step, {"epoch": epoch, **values})
                     console.say(f"validation at step {step}: {console.scores(scores)}")
                     save(scores)
-                meter.pause()
+                meter.pause()  # Also if the validation was stopped.
                 stop = interrupt.asked()
             elif settings.save_steps and step % settings.save_steps == 0 and step > start_step:
                 save()

@@ -16,6 +16,7 @@ from jax.experimental.multihost_utils import sync_global_devices
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from orbax.checkpoint import v1 as ocp
 
+from drn_jax import places
 from drn_jax.errors import UserError
 from drn_jax.training.sharding import placed
 from drn_jax.training.state import TrainState
@@ -53,8 +54,9 @@ class Checkpoints:
 
         Raises: UserError if it must hold a checkpoint and has none.
         """
-        self.directory = epath.Path(workdir).resolve() / "checkpoints"
-        if must_exist and not self.directory.exists():
+        self.directory = epath.Path(places.real(os.fspath(workdir))) / "checkpoints"
+        there = places.exists(os.fspath(self.directory))
+        if must_exist and not there:
             raise UserError(f"no checkpoints in {workdir}: is it the working directory of a run?")
         keep = _policies.AnyPreservationPolicy(
             [
@@ -236,7 +238,7 @@ class Checkpoints:
     def _set_aside(self, step: int) -> None:
         """Keep a checkpoint that is about to be overwritten, which Orbax begins by deleting it,
         until the new one is whole. Remote stores can't rename: there it is deleted."""
-        if _is_local(self.directory) and jax.process_index() == 0:
+        if not places.is_remote(self.directory) and jax.process_index() == 0:
             os.rename(self.directory / str(step), self.directory / f"{step}{_ASIDE}")
         _all_are_here("aside")
         self._orbax.reload()
@@ -246,7 +248,7 @@ class Checkpoints:
         successor is whole. Not in a directory that is only read: its run may be under way."""
         if not self._writes:
             return
-        if _is_local(self.directory) and jax.process_index() == 0 and self.directory.exists():
+        if not places.is_remote(self.directory) and jax.process_index() == 0:
             for kept in self.directory.glob(f"*{_ASIDE}"):
                 place = kept.with_suffix("")
                 if place.exists():
@@ -268,10 +270,6 @@ class Checkpoints:
 
     def _load(self, step: int, abstract: Any) -> Any:
         return self._orbax.load_checkpointables(step, abstract)
-
-
-def _is_local(path: epath.Path) -> bool:
-    return "://" not in os.fspath(path)
 
 
 def _all_are_here(what: str) -> None:

@@ -36,9 +36,14 @@ class Log:
     """
 
     def __init__(
-        self, workdir: str | os.PathLike[str], start_step: int, writes: bool = True
+        self,
+        workdir: str | os.PathLike[str],
+        start_step: int,
+        writes: bool = True,
+        scored: bool = True,
     ) -> None:
-        """With `writes` False, as it is for all processes of a run but one, nothing is done."""
+        """With `writes` False, as it is for all processes of a run but one, nothing is done. Unless
+        `scored`, the validation of `start_step` happens again too: its row is dropped."""
         self._writes = writes
         if not writes:
             return
@@ -46,6 +51,8 @@ class Log:
 
         self._path = _path(workdir)
         kept = [row for row in read(workdir) if row["step"] <= start_step]
+        if not scored:
+            kept = [r for r in kept if r["step"] < start_step or "train_loss" in r]
         self._lines = [json.dumps(row) + "\n" for row in kept]
         self._file: IO[str] | None = None
         self._board_folder = places.join(workdir, "tensorboard")

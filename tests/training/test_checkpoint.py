@@ -330,6 +330,68 @@ def test_a_checkpoint_of_one_device_restores_onto_eight(tmp_path, scrambled):
     assert_same_bits(found, state)
 
 
+def test_averages_come_back_beside_what_they_are_of(tmp_path, scrambled):
+    state = scrambled(1)
+    state = state.replace(ema=jax.tree.map(lambda a: a + 1, state.trained))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, META)
+        assert_same_bits(checkpoints.restore(1, abstract(state)), state)
+        scored = checkpoints.restore_variables(1, abstract(state.variables))
+    assert_same_bits(scored, state.ema)
+
+
+def test_a_run_may_begin_and_cease_to_average(tmp_path, scrambled):
+    plain = scrambled(1)
+    averaging = plain.replace(ema=jax.tree.map(lambda a: a + 1, plain.trained))
+    with Checkpoints(tmp_path / "plain") as checkpoints:
+        checkpoints.save(plain, META)
+        begun = checkpoints.restore(1, abstract(averaging))
+    assert_same_bits(begun.ema, plain.trained)
+    assert_same_bits(begun.trained, plain.trained)
+    twice = {id(leaf) for tree in (begun.ema, begun.trained) for leaf in jax.tree.leaves(tree)}
+    assert len(twice) == 2 * len(jax.tree.leaves(begun.ema))  # A step consumes both.
+    with Checkpoints(tmp_path / "averaging") as checkpoints:
+        checkpoints.save(averaging, META)
+        assert_same_bits(checkpoints.restore(1, abstract(plain)), plain)
+
+
+def test_the_state_of_another_optimiser_is_refused(tmp_path, scrambled, model):
+    other = optim.caffe_sgd(lambda _: 0.1, momentum=0.9, weight_decay=1e-4)
+    fresh = jax.eval_shape(lambda: states.init(model(), other, jax.random.key(0), (16, 16, 3)))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(scrambled(1), META)
+        with pytest.raises(UserError, match=r"another optimiser: leave config\.optimizer as it"):
+            checkpoints.restore(1, abstract(fresh))
+
+
+@pytest.mark.parametrize("target", [(2, 4, 1), (2, 2, 2)], ids=str)
+def test_a_checkpoint_of_one_mesh_restores_onto_another(tmp_path, model, target):
+    """Split by other axes, over more and fewer devices: the same bits."""
+    wide = model(classes=700)
+    tx = optim.sgd(lambda _: 0.1, momentum=0.9, weight_decay=1e-4)
+
+    def on(mesh):
+        shapes = jax.eval_shape(lambda: states.init(wide, tx, jax.random.key(0), (16, 16, 3)))
+        return sharding.placed(shapes, sharding.of_state(mesh, shapes))
+
+    source = on(sharding.make_mesh(sharding.MeshShape(1, 8, 1)))
+    rng = np.random.default_rng(0)
+    drawn = jax.tree.map(
+        lambda a: jax.device_put(rng.normal(size=a.shape).astype(a.dtype), a.sharding), source
+    )
+    assert not drawn.params["head"]["kernel"].sharding.is_fully_replicated
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(drawn, META)
+        wanted = on(sharding.make_mesh(sharding.MeshShape(*target)))
+        step = checkpoints.saved()[0].step
+        found = checkpoints.restore(step, wanted)
+        alone = checkpoints.restore(step, abstract(wanted))
+    places = [jax.tree.map(lambda a: a.sharding, tree) for tree in (found, wanted)]
+    assert jax.tree.leaves(places[0]) == jax.tree.leaves(places[1])
+    assert_same_bits(found, drawn)
+    assert_same_bits(alone, drawn)
+
+
 @pytest.mark.filterwarnings("default")
 def test_a_write_that_was_killed_is_ignored_and_can_be_repeated(tmp_path, scrambled):
     with Checkpoints(tmp_path) as checkpoints:
@@ -343,3 +405,47 @@ def test_a_write_that_was_killed_is_ignored_and_can_be_repeated(tmp_path, scramb
         checkpoints.save(state, META)
         assert checkpoints.choose("latest").step == 2
         assert_same_bits(checkpoints.restore(2, abstract(state)), state)
+
+
+def test_scores_that_come_later_replace_the_unscored_checkpoint(tmp_path, scrambled):
+    state = scrambled(4)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, META)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert [c.scores for c in checkpoints.saved()] == [None]
+        checkpoints.save(state, META, {"miou": 0.5}, "miou")
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["4"]
+    with Checkpoints(tmp_path, must_exist=True) as checkpoints:
+        (saved,) = checkpoints.saved()
+        assert saved.step == 4
+        assert saved.rank == 0.5
+        assert_same_bits(checkpoints.restore(4, abstract(state)), state)
+
+
+def test_what_was_set_aside_by_a_killed_process_comes_back(tmp_path, scrambled):
+    state = scrambled(4)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, META, {"miou": 0.5}, "miou")
+    folder = tmp_path / "checkpoints"
+    (folder / "4").rename(folder / "4.aside")
+    with Checkpoints(tmp_path) as checkpoints:
+        assert [c.step for c in checkpoints.saved()] == [4]
+        assert_same_bits(checkpoints.restore(4, abstract(state)), state)
+    assert [path.name for path in folder.iterdir()] == ["4"]
+
+
+def test_what_was_set_aside_goes_where_its_successor_is_whole(tmp_path, scrambled):
+    step = jnp.asarray(4, jnp.int32)
+    states = {"old": scrambled(4), "new": scrambled(5).replace(step=step)}
+    folder = tmp_path / "checkpoints"
+    for name, state in states.items():
+        with Checkpoints(tmp_path / name) as checkpoints:
+            checkpoints.save(state, META)
+    shutil.copytree(tmp_path / "new" / "checkpoints", folder)
+    shutil.copytree(tmp_path / "old" / "checkpoints" / "4", folder / "4.aside")
+    with Checkpoints(tmp_path, must_exist=True):
+        assert (folder / "4.aside").exists()  # Its run may be under way.
+    with Checkpoints(tmp_path) as checkpoints:
+        assert [c.step for c in checkpoints.saved()] == [4]
+        assert_same_bits(checkpoints.restore(4, abstract(states["new"])), states["new"])
+    assert [path.name for path in folder.iterdir()] == ["4"]

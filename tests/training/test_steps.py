@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from drn_jax import program
+from drn_jax.analysis import collectives
 from drn_jax.data import loader
 from drn_jax.models.inputs import Preprocess
+from drn_jax.models.layers import Norm
 from drn_jax.models.network import Network
 from drn_jax.models.stages import Stage
 from drn_jax.tasks import Classification, Segmentation
@@ -318,3 +320,113 @@ def test_a_run_with_dropout_that_was_saved_and_restored_ends_with_the_same_bits(
         resumed, _ = step(resumed, batch)
     for name, value in named(current).items():
         assert named(resumed)[name].tobytes() == value.tobytes(), name
+
+
+# Accumulation
+
+
+@pytest.fixture(scope="module")
+def masks():
+    """Eight masks of 16x16, most of them ignored in all but the first."""
+    rng = np.random.default_rng(1)
+    found = rng.integers(0, 3, (8, 16, 16)).astype(np.uint8)
+    found[1:, 2:] = 255
+    return found
+
+
+def assert_close(found, expected, rtol):
+    for name, value in named(expected).items():
+        scale = max(np.abs(value).max(), 1e-3)
+        assert np.abs(named(found)[name] - value).max() <= rtol * scale, name
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_the_parts_of_a_step_weigh_what_their_losses_count(dropping, batch, masks, parts):
+    """Without batch norm and dropout a step in parts is the step; a mean of means is not."""
+    network, tx = DROPPING.clone(stages=DROPPING.stages[:1]), SGD(lambda _: 0.05)
+    task, labelled = Segmentation(3, 4), {"image": batch["image"], "mask": masks}
+    start = jax.jit(lambda key: state.init(network, tx, key, (16, 16, 3)))(jax.random.key(0))
+    whole, in_parts = (
+        jax.jit(steps.make_train_step(network, task, tx, prepare, accumulate=k))(start, labelled)
+        for k in (1, parts)
+    )
+    assert_close(in_parts, whole, 1e-5)
+    ones = [
+        float(
+            jax.jit(steps.make_train_step(network, task, tx, prepare))(
+                start, {name: values[i::parts] for name, values in labelled.items()}
+            )[1]["loss"]
+        )
+        for i in range(parts)
+    ]
+    assert abs(np.mean(ones) - float(whole[1]["loss"])) > 1e-3  # So the weights matter.
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_step_in_parts_equals_one_with_the_statistics_of_as_many_groups(
+    model, fresh_state, batch, parts
+):
+    """In everything: gradient, running averages, velocity."""
+    # Part i holds examples i, i + parts, ...: as groups, they must lie side by side.
+    order = np.arange(8).reshape(-1, parts).T.ravel()
+    grouped = model(norm=Norm("group", 8 // parts))
+    alone = on_devices(1)
+    expected, of_groups = compiled(grouped, SGD(lambda _: 0.1), alone)(
+        fresh_state(), {name: values[order] for name, values in batch.items()}
+    )
+    found, of_parts = compiled(model(), SGD(lambda _: 0.1), alone, accumulate=parts)(
+        fresh_state(), batch
+    )
+    assert_close(found, expected, 1e-4)
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(of_parts[name], of_groups[name], rtol=1e-5)
+    whole, _ = compiled(model(), SGD(lambda _: 0.1), alone)(fresh_state(), batch)
+    assert not np.allclose(whole.params["head"]["kernel"], found.params["head"]["kernel"], 1e-3)
+
+
+def test_a_step_in_parts_sends_no_example_to_another_device(model, fresh_state):
+    mesh = on_devices(4)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (16, 16, 16, 3), dtype=np.uint8)
+    batch = {"image": image, "label": np.arange(16, dtype=np.int32) % 3}
+    start = jax.device_put(fresh_state(), sharding.replicated(mesh))
+    step = compiled(model(), SGD(lambda _: 0.1), mesh, accumulate=4)
+    program = step.lower(start, sharding.to_devices(batch, mesh)).compile().as_text()
+    found = collectives.of_program(program)
+    assert {collective.kind for collective in found} == {"all-reduce"}
+    assert {collective.times for collective in found} >= {4}
+
+
+# Averages, memory
+
+
+def test_an_average_of_parameters_and_statistics_follows_the_stated_rule(
+    model, fresh_state, one_device, batch
+):
+    tx, alone = SGD(lambda _: 0.1), on_devices(1)
+    start = fresh_state()
+    averaging = start.replace(ema=jax.tree.map(jnp.copy, start.trained))
+    step = compiled(model(), tx, alone, ema=0.3)
+    plain, current = fresh_state(), averaging
+    expected = numpy_tree(start.trained)
+    for number in range(1, 5):
+        plain, _ = one_device(model())(plain, batch)
+        current, _ = step(current, batch)
+        keep = min(0.3, (1 + number) / (10 + number))
+        expected = jax.tree.map(
+            lambda a, p, k=keep: k * a + (1 - k) * np.asarray(p), expected, plain.trained
+        )
+    assert_close(current.trained, plain.trained, 1e-5)
+    assert_close(current.ema, expected, 1e-5)
+    assert keep == pytest.approx(0.3)
+    np.testing.assert_array_equal(
+        current.variables["params"]["head"]["bias"], current.ema["params"]["head"]["bias"]
+    )
+
+
+def test_the_state_is_updated_in_place(model, fresh_state, batch):
+    alone = on_devices(1)
+    step = compiled(model(), SGD(lambda _: 0.1), alone)
+    program = step.lower(fresh_state(), sharding.to_devices(batch, alone)).compile()
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(fresh_state()))
+    assert program.memory_analysis().alias_size_in_bytes >= size
