@@ -110,19 +110,19 @@ def test_eval_prints_the_scores_that_training_printed(whole, run):
     assert found[-2] == f"drn_d_22, step {step}, on the 6 validation images of streets"
 
 
-@pytest.mark.parametrize("when", [1, 3])
+@pytest.mark.parametrize(("when", "number"), [(1, signal.SIGINT), (3, signal.SIGTERM)])
 @pytest.mark.long
 def test_a_stopped_run_goes_on_to_the_bits_of_one_that_was_not_stopped(
-    tmp_path, whole, place, start, run, when
+    tmp_path, whole, place, start, run, when, number
 ):
     undisturbed, _ = whole
     command = ("train.py", f"--config={place}/streets.py", f"--workdir={tmp_path}")
     process = start(*command)
     while not (line := process.stdout.readline()).startswith(f"step {when}/"):
         assert line, process.stderr.read()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate()
-    assert process.returncode == 130, out + err
+    assert process.returncode == 128 + number, out + err
     assert err == ""
     line = out.splitlines()[-1]
     assert "and saved; the same command goes on from it" in line

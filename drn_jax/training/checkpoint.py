@@ -29,6 +29,7 @@ RANK = "rank"
 
 
 _ASIDE = ".aside"
+_UNFINISHED = ".orbax-checkpoint-tmp"
 
 
 class Saved(NamedTuple):
@@ -245,7 +246,8 @@ class Checkpoints:
 
     def _tidy(self) -> None:
         """Put back what was set aside by a process that was then killed, or delete it if its
-        successor is whole. Not in a directory that is only read: its run may be under way."""
+        successor is whole; delete what it left half written, of which Orbax would warn. Not in a
+        directory that is only read: its run may be under way."""
         if not self._writes:
             return
         if not places.is_remote(self.directory) and jax.process_index() == 0:
@@ -255,6 +257,8 @@ class Checkpoints:
                     shutil.rmtree(kept)
                 else:
                     os.rename(kept, place)
+            for unfinished in self.directory.glob(f"*{_UNFINISHED}"):
+                shutil.rmtree(unfinished)
         _all_are_here("tidy")
 
     def _check(self, step: int, saved: Shapes, wanted: Shapes) -> None:

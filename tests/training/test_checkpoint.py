@@ -449,3 +449,16 @@ def test_what_was_set_aside_goes_where_its_successor_is_whole(tmp_path, scramble
         assert [c.step for c in checkpoints.saved()] == [4]
         assert_same_bits(checkpoints.restore(4, abstract(states["new"])), states["new"])
     assert [path.name for path in folder.iterdir()] == ["4"]
+
+
+def test_what_a_killed_process_left_half_written_goes_unless_one_only_reads(tmp_path, scrambled):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(scrambled(1), META)
+    left = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    (left / "variables").mkdir(parents=True)
+    with Checkpoints(tmp_path, must_exist=True):
+        pass
+    assert left.exists()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert not left.exists()
+        assert [c.step for c in checkpoints.saved()] == [1]

@@ -61,6 +61,17 @@ def test_a_last_line_that_was_cut_is_left_out_and_overwritten(tmp_path, cut):
     assert steps(tmp_path) == [1, 2, 3]
 
 
+def test_the_row_of_a_validation_that_happens_again_is_dropped(tmp_path):
+    with log.Log(tmp_path, 0) as writer:
+        for step, row in ((1, "train_loss"), (2, "train_loss"), (2, "val_loss")):
+            writer.write(step, {row: 1.0})
+    with log.Log(tmp_path, 2):
+        assert steps(tmp_path) == [1, 2, 2]
+    with log.Log(tmp_path, 2, scored=False):
+        pass
+    assert [set(row) for row in log.read(tmp_path)] == [{"step", "train_loss"}] * 2
+
+
 def test_no_file_is_no_rows(tmp_path):
     assert log.read(tmp_path / "nowhere") == []
 
