@@ -40,6 +40,7 @@ from drn_jax import (
 from drn_jax.analysis import halo
 from drn_jax.errors import UserError, nearest
 from drn_jax.experiment import Experiment
+from drn_jax.models.stages import output_stride
 from drn_jax.report import console
 from drn_jax.training import log, memory, optim, peak, sharding
 from drn_jax.training.checkpoint import RANK, Checkpoints
@@ -127,7 +128,15 @@ def show(run: Experiment, mesh: Mesh) -> None:
         f"on {sharding.described(mesh)}"
     )
     console.say(runtime.compiled_place())
-    for row in halo.outgrown(run.model.table, run.input_shape[0], mesh.shape["spatial"]):
+    rows, parts = run.input_shape[0], mesh.shape["spatial"]
+    unit = parts * output_stride(run.model.table)
+    if parts > 1 and rows % unit:
+        console.say(
+            f"the {rows} rows of the network's input are no multiple of {unit}, "
+            "config.mesh.spatial times the network's stride: some maps won't split evenly, and "
+            "may be gathered"
+        )
+    for row in halo.outgrown(run.model.table, rows, parts):
         console.say(
             f"{row.name}: its convolutions reach {row.rows} rows beyond the {row.held} that a "
             "device holds, so rows travel over several devices: lower config.mesh.spatial or use "

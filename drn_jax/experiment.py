@@ -24,7 +24,7 @@ from drn_jax.models.network import Network
 from drn_jax.models.stages import output_stride
 from drn_jax.tasks import Classification, Segmentation, Task
 from drn_jax.training.checkpoint import Checkpoints
-from drn_jax.training.sharding import Share, placed
+from drn_jax.training.sharding import WHOLE, Share, placed
 from drn_jax.training.steps import Batch
 
 
@@ -107,7 +107,9 @@ class Experiment:
         }
         return {key: jax.ShapeDtypeStruct(*shapes[key]) for key in self.keys}
 
-    def training_batches(self, start_step: int, share: Share) -> Iterator[dict[str, np.ndarray]]:
+    def training_batches(
+        self, start_step: int, share: Share = WHOLE
+    ) -> Iterator[dict[str, np.ndarray]]:
         """Endless augmented batches from a step on, this process's share of them; see
         `loader.training_batches`."""
         return loader.training_batches(
@@ -122,7 +124,9 @@ class Experiment:
             reading=self.config.reading,
         )
 
-    def validation_batches(self, batch_size: int, share: Share) -> Iterator[dict[str, np.ndarray]]:
+    def validation_batches(
+        self, batch_size: int, share: Share = WHOLE
+    ) -> Iterator[dict[str, np.ndarray]]:
         """Every validation example once, this process's share of them; see
         `loader.evaluation_batches`."""
         whole = not isinstance(self.config.data, ClassificationData)

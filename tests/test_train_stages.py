@@ -23,9 +23,10 @@ from jax.sharding import SingleDeviceSharding
 from ml_collections import config_flags
 from PIL import Image
 
-from drn_jax import cli, config
+from drn_jax import cli, config, experiment
 from drn_jax.errors import UserError
 from drn_jax.training.checkpoint import Checkpoints
+from drn_jax.training.sharding import MeshShape, make_mesh
 
 STAGES = """
 from ml_collections import ConfigDict
@@ -335,6 +336,25 @@ def of_checkpoint(workdir):
 # Mistakes
 
 
+def test_rows_that_travel_far_or_split_unevenly_are_told(place, train, capsys):
+    spec = importlib.util.spec_from_file_location("streets", place / "streets.py")
+    streets = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(streets)
+    run = experiment.build(config.parse(streets.get_config()))
+
+    def told(rows, *shape):
+        train.show(
+            dataclasses.replace(run, input_shape=(rows, 32, 3)), make_mesh(MeshShape(*shape))
+        )
+        return " ".join(capsys.readouterr().out.split("kept")[1].split())
+
+    assert "rows" not in told(256, 1, 1, 8) + told(32, 8, 1, 1)
+    far = told(192, 1, 1, 8)
+    assert "level6: its convolutions reach 4 rows beyond the 3 that a device holds" in far
+    assert "no multiple" not in far
+    assert "the 200 rows of the network's input are no multiple of 64, conf" in told(200, 1, 1, 8)
+
+
 @pytest.fixture
 def mistake(train, monkeypatch):
     """`mistake(config, *args)`: the one line that train.py ends with."""
@@ -348,6 +368,7 @@ def mistake(train, monkeypatch):
         flags.DEFINE_string("until", "", "", flag_values=values)
         monkeypatch.delitem(sys.modules, "config_config", raising=False)
         monkeypatch.setattr(train, "flags", SimpleNamespace(FLAGS=values))
+        monkeypatch.setattr(train.runtime, "start", lambda: None)
         values(command)
         with pytest.raises(UserError) as caught:
             train.main()

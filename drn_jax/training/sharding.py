@@ -45,6 +45,10 @@ class Share(NamedTuple):
     hosts: int
 
 
+WHOLE = Share(0, 1)
+"""Of a process on its own."""
+
+
 def make_mesh(shape: MeshShape = MeshShape(), devices: Any = None) -> Mesh:
     """The devices, by default all of all processes, as a mesh.
 
