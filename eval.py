@@ -5,8 +5,9 @@
     python eval.py --workdir=runs/camvid --config.data.dir=FOLDER    where the images now lie
 
 The configuration is the one that was trained with, but for `mesh`: each of the devices that are
-there takes images of its own. --config.FIELD=VALUE overrides a field. The scores are those that
-training printed, to the last digit.
+there takes images of its own (--config.mesh.spatial=N where an image does not fit into one).
+--config.FIELD=VALUE overrides a field. The scores are those that training printed; on other
+devices, or another mesh, but for rounding.
 """
 
 import dataclasses

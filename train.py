@@ -92,7 +92,8 @@ def is_finished(settings: config.Config, workdir: epath.Path) -> bool:
     with Checkpoints(workdir, must_exist=True) as checkpoints:
         best = checkpoints.choose("best")
         saved = config.parse(checkpoints.meta(best.step)["config"])
-    if config.changes(saved, settings):
+    beside = {name: getattr(settings, name) for name in config.BESIDE}
+    if config.changes(dataclasses.replace(saved, **beside), settings):
         return False
     scores = {name: value for name, value in (best.scores or {}).items() if name != RANK}
     console.say(f"finished before, in {workdir}: {console.scores(scores)}")
@@ -103,7 +104,9 @@ def train_run(settings: config.Config, workdir: epath.Path) -> int:
     """Train one network, or go on with it, and write its report. Returns the exit status."""
     run = experiment.build(settings)
     mesh = sharding.make_mesh(settings.mesh)
+    sharding.share(mesh)  # Refuses what the processes can't share.
     sharding.check_batch(settings.batch_size, settings.accumulate, mesh)
+    settings.model.norm.check_batch(settings.batch_size // settings.accumulate)
     margin = run.preprocess.margin
     sharding.check_rows("config.data.crop", run.input_shape[0] - 2 * margin, margin, mesh)
     if not places.exists(os.fspath(workdir)):
@@ -165,7 +168,7 @@ def train(
     state = initial_state.restored_or_fresh(run, optimizer, mesh, checkpoints)
     start_step, newest = int(jax.device_get(state.step)), checkpoints.latest()
     scored = start_step if (newest and newest.scores) or start_step == 0 else None
-    if start_step >= total_steps and scored is not None:
+    if start_step > total_steps or (start_step == total_steps and scored is not None):
         longer = "steps" if settings.steps else "epochs"
         console.say(
             f"{workdir} holds a finished run of {start_step} steps: to start afresh delete it or "
@@ -194,8 +197,8 @@ def train(
 
         def save(scores: dict[str, float] | None = None) -> None:
             meter.fetch()  # Raises if the loss is no number: such a state is not saved.
+            writer.flush()  # First: what is lost of the rows before a checkpoint never returns.
             checkpoints.save(state, meta, scores, run.task.primary)
-            writer.flush()
             meter.pause()
 
         for step in range(start_step, total_steps + 1):

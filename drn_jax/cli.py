@@ -1,6 +1,5 @@
 """How the programs meet the person at the terminal: flags in, one clear line for every mistake."""
 
-import argparse
 import re
 import sys
 import traceback
@@ -64,13 +63,6 @@ def _give_up(text: str) -> None:
 def asks_for_help() -> bool:
     """Whether the command line holds a flag that only prints help."""
     return any(re.match(r"--?(help|helpfull|helpshort|helpxml)\b|-\?", a) for a in sys.argv[1:])
-
-
-def early_value(flag: str, default: str) -> str:
-    """A string flag's value on the command line, before flags are parsed."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(f"--{flag}", f"-{flag}", default=default)
-    return getattr(parser.parse_known_args(sys.argv[1:])[0], flag)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -220,6 +220,9 @@ class Config:
     """Working directory of a run to take the context module's weights from."""
 
 
+BESIDE = ("reading", "mesh", "log_steps", "save_steps", "eval_batch_size", "deterministic")
+"""Fields of a run on which, but for rounding, no result depends."""
+
 DATA = {
     "classification": ClassificationData,
     "segmentation": SegmentationData,

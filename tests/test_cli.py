@@ -171,19 +171,6 @@ def test_overrides_reach_a_field_of_a_stage(run):
     assert {stage.seed for stage in basic.values()} == {3}
 
 
-def test_early_value_reads_one_flag_in_every_spelling(monkeypatch):
-    for args in (
-        ["--workdir=a"],
-        ["--workdir", "a"],
-        ["-workdir=a"],
-        ["--config.x=1", "--workdir=a"],
-    ):
-        monkeypatch.setattr(sys, "argv", ["eval.py", *args])
-        assert cli.early_value("workdir", "b") == "a"
-    monkeypatch.setattr(sys, "argv", ["eval.py", "--work=a", "--checkpoint=latest"])
-    assert cli.early_value("workdir", "b") == "b"
-
-
 def test_nearest_offers_the_close_names_or_all_of_them():
     assert nearest("appel", ["apple", "pear"]) == "did you mean apple?"
     assert nearest("zzz", ["pear", "apple"]) == "known: apple, pear"

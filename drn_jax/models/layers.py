@@ -111,7 +111,8 @@ class Norm:
     """Those of the whole batch, on all devices; of every group of it (what one replica sees); or
     "frozen": the running averages, which then stay as they are. Scale and bias always learn."""
     group: int = 0
-    """Consecutive examples that make a group; no result depends on the number of devices."""
+    """Consecutive examples of a batch, or of a part of one (`accumulate`), that make a group; no
+    result depends on the number of devices."""
 
     def check(self) -> None:
         """Raise UserError for settings that contradict each other."""
@@ -122,6 +123,14 @@ class Norm:
             raise UserError(
                 f"config.model.norm.group = {self.group} with config.model.norm.statistics = "
                 f"{self.statistics}: a group of 1 or more examples goes with group, 0 with the rest"
+            )
+
+    def check_batch(self, size: int) -> None:
+        """Raise UserError unless a batch, or a part of one, is a whole number of groups."""
+        if self.statistics == "group" and size % self.group:
+            raise UserError(
+                f"config.model.norm.group = {self.group} does not divide the {size} examples of a "
+                "batch, or of a part of one"
             )
 
 
@@ -158,6 +167,7 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         x32 = x.astype(at_least_float32(self.dtype))
         if train and self.norm.statistics != "frozen":
+            self.norm.check_batch(x.shape[0])
             group = self.norm.group if self.norm.statistics == "group" else x.shape[0]
             mean = _mean(x32, group)
             var = _mean(jnp.square(x32 - mean), group)
@@ -183,11 +193,6 @@ class BatchNorm(nn.Module):
 def _mean(x: jax.Array, group: int) -> jax.Array:
     """The mean of [N, H, W, C] over N, H and W, [1, 1, 1, C]; of several groups, for every example
     that of its group, [N, 1, 1, C]."""
-    if group < 1 or x.shape[0] % group:
-        raise UserError(
-            f"config.model.norm.group = {group} does not divide the {x.shape[0]} examples of a "
-            "batch"
-        )
     if group == x.shape[0]:
         return x.mean((0, 1, 2), keepdims=True)
     # A group may lie across devices. What is regrouped are the means of examples, never the maps.

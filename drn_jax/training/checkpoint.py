@@ -109,7 +109,7 @@ class Checkpoints:
             step,
             {"variables": state.variables, "progress": state.progress},
             force=True,
-            overwrite=any(c.step == step for c in self._orbax.checkpoints),
+            overwrite=exists and places.is_remote(self.directory),
             metrics=None if scores is None else {RANK: scores[primary], **scores},
             custom_metadata=dict(meta),
         )

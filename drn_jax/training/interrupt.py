@@ -16,10 +16,12 @@ class Interrupt:
     preemption service, which listens to SIGTERM; a SIGINT is passed to it.
     """
 
+    _asked = 0
+    """How often any was asked: JAX counts on through the stages of a run."""
+
     def __init__(self) -> None:
         self._received: signal.Signals | None = None
         self._together = jax.process_count() > 1
-        self._asked = 0
         self._stopping = False
 
     def __enter__(self) -> "Interrupt":
@@ -41,8 +43,8 @@ class Interrupt:
         if not self._together:
             self._stopping = self._received is not None
         elif not self._stopping:
-            self._asked += 1
-            self._stopping = reached_preemption_sync_point(self._asked)
+            Interrupt._asked += 1
+            self._stopping = reached_preemption_sync_point(Interrupt._asked)
         return self._stopping
 
     def _note(self, number: int, frame: FrameType | None) -> None:

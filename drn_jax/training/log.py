@@ -32,7 +32,7 @@ class Log:
     """Appends rows. On resuming at `start_step`, rows beyond it are dropped: they happen again.
 
     On a disk a row is there once it is written. In a bucket, where nothing can be appended to a
-    file, all rows are written anew by `flush`: whoever saves a checkpoint should call it.
+    file, all rows are written anew by `flush`: whoever saves a checkpoint calls it before.
     """
 
     def __init__(

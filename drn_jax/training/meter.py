@@ -105,7 +105,8 @@ class Meter:
         there.
 
         train_loss, grad_norm: means; learning_rate: of this step.
-        images_per_s: of the whole run, all processes together.
+        images_per_s: of the whole run, all processes together; where no step was timed since the
+          last row, what was known then, and so the two that follow from it.
         step_s: mean seconds of a step.
         input_s: of these, how long the host of this process was held up for its batch. Meanwhile
           the devices work at the step before: where they are the slower side and batches are read

@@ -133,7 +133,7 @@ def share(
 
     Raises: UserError if the mesh lies so that a process takes examples here and there.
     """
-    batch = int(np.prod([mesh.shape[axis] for axis in BATCH]))
+    batch = _batch_parts(mesh)
     where = NamedSharding(mesh, PartitionSpec(BATCH))
     places = where.devices_indices_map((batch,))
     parts: dict[int, set[int]] = {}
@@ -163,7 +163,7 @@ def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
 def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
     """Raise UserError unless every device gets the same number of examples, at least one, in each
     of `accumulate` parts of a step."""
-    devices = int(np.prod([mesh.shape[axis] for axis in BATCH]))
+    devices = _batch_parts(mesh)
     unit = devices * accumulate
     if batch_size <= 0 or batch_size % unit:
         fitting = sorted({max(batch_size // unit + extra, 1) for extra in (0, 1)})
@@ -192,8 +192,13 @@ def check_rows(field: str, size: int, margin: int, mesh: Mesh) -> None:
 
 def round_up(batch_size: int, mesh: Mesh) -> int:
     """The next batch size that every device gets an equal share of."""
-    devices = int(np.prod([mesh.shape[axis] for axis in BATCH]))
+    devices = _batch_parts(mesh)
     return -(-max(batch_size, 1) // devices) * devices
+
+
+def _batch_parts(mesh: Mesh) -> int:
+    """How many parts a batch is split into."""
+    return int(np.prod([mesh.shape[axis] for axis in BATCH]))
 
 
 def _devices(count: int) -> str:

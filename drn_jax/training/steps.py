@@ -78,6 +78,7 @@ def make_train_step(
             found = _over_parts(
                 lambda part, i: gradient_of(state, part, jax.random.fold_in(key, i)),
                 batch,
+                state.batch_stats,
                 accumulate,
             )
         updates, opt_state = optimizer.update(found.gradient, state.opt_state, state.params)
@@ -102,7 +103,7 @@ def averaged(average: Any, trained: Any, keep: float, step: jax.Array) -> Any:
     the old one remains the share min(keep, (1 + step) / (10 + step)), so that what a young run
     started from is soon forgotten (the rule of TensorFlow's ExponentialMovingAverage)."""
     share = jnp.minimum(keep, (1.0 + step) / (10.0 + step))
-    return jax.tree.map(lambda a, p: share * a + (1 - share) * p, average, trained)
+    return jax.tree.map(lambda a, p: a + (1 - share) * (p - a), average, trained)
 
 
 class _Gradient(NamedTuple):
@@ -115,9 +116,9 @@ class _Gradient(NamedTuple):
 
 
 def _over_parts(
-    gradient_of: Callable[[Batch, jax.Array], _Gradient], batch: Batch, parts: int
+    gradient_of: Callable[[Batch, jax.Array], _Gradient], batch: Batch, before: Any, parts: int
 ) -> _Gradient:
-    """The gradient of a batch from those of its parts."""
+    """The gradient of a batch from those of its parts; `before`: the batch statistics."""
 
     def split(values: jax.Array) -> jax.Array:
         # Part i takes some examples of every device, so that none has to be sent.
@@ -129,7 +130,8 @@ def _over_parts(
         weighted = _Gradient(
             loss * weight,
             jax.tree.map(lambda g: g * weight, gradient),
-            jax.tree.map(lambda s: s / parts, batch_stats),
+            # Summed as changes: what stays as it is does so to the bit.
+            jax.tree.map(lambda s, b: (s - b) / parts, batch_stats, before),
             weight,
         )
         return jax.tree.map(jnp.add, sums, weighted), None
@@ -144,7 +146,7 @@ def _over_parts(
     return _Gradient(
         sums.loss / total,
         jax.tree.map(lambda g: g / total, sums.gradient),
-        sums.batch_stats,
+        jax.tree.map(jnp.add, before, sums.batch_stats),
         sums.weight,
     )
 

@@ -402,6 +402,7 @@ def test_a_write_that_was_killed_is_ignored_and_can_be_repeated(tmp_path, scramb
     state = scrambled(2)
     with Checkpoints(tmp_path, must_exist=True) as checkpoints:
         assert [c.step for c in checkpoints.saved()] == [1]
+    with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state, META)
         assert checkpoints.choose("latest").step == 2
         assert_same_bits(checkpoints.restore(2, abstract(state)), state)

@@ -4,6 +4,7 @@ import signal
 
 import pytest
 
+from drn_jax.training import interrupt as interrupts
 from drn_jax.training.interrupt import Interrupt
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
@@ -52,3 +53,22 @@ def test_leaving_restores_the_handlers_also_after_an_error(received):
     assert [signal.getsignal(s) for s in BOTH] == before
     signal.raise_signal(signal.SIGTERM)
     assert received == [signal.SIGTERM]
+
+
+def test_of_several_processes_all_stages_count_on_and_a_stop_stays_one(received, monkeypatch):
+    """JAX stops at the step after the last that any process named: a count begun anew would never
+    come there."""
+    asked = []
+
+    def reached(step):
+        asked.append(step)
+        return len(asked) == 5
+
+    monkeypatch.setattr(interrupts.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(interrupts, "reached_preemption_sync_point", reached)
+    with Interrupt() as first:
+        assert [first.asked() for _ in range(3)] == [False] * 3
+    with Interrupt() as second:
+        assert [second.asked() for _ in range(4)] == [False, True, True, True]
+        assert second.exit_code == 143
+    assert asked == list(range(asked[0], asked[0] + 5))

@@ -430,3 +430,22 @@ def test_the_state_is_updated_in_place(model, fresh_state, batch):
     program = step.lower(fresh_state(), sharding.to_devices(batch, alone)).compile()
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(fresh_state()))
     assert program.memory_analysis().alias_size_in_bytes >= size
+
+
+@pytest.mark.parametrize("parts", [1, 3, 7])
+def test_frozen_statistics_keep_their_bits_also_in_parts_and_averages(model, fresh_state, parts):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (21, 16, 16, 3), dtype=np.uint8)
+    batch = {"image": image, "label": np.arange(21, dtype=np.int32) % 3}
+    start = fresh_state()
+    drawn = jax.tree.map(lambda a: a + rng.random(a.shape, np.float32), start.batch_stats)
+    start = start.replace(batch_stats=drawn)
+    start = start.replace(ema=jax.tree.map(jnp.copy, start.trained))
+    step = steps.make_train_step(
+        model(norm=Norm("frozen")), Classification(3), SGD(lambda _: 0.1), prepare, 0, parts, 0.9
+    )
+    after, _ = jax.jit(step)(start, batch)
+    for found in (after.batch_stats, after.ema["batch_stats"]):
+        for name, value in named(drawn).items():
+            assert named(found)[name].tobytes() == value.tobytes(), name
+    assert not np.array_equal(after.params["head"]["kernel"], start.params["head"]["kernel"])
