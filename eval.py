@@ -26,6 +26,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", "runs/quickstart", "the working directory of a training run")
     flags.DEFINE_string("checkpoint", "best", "best, latest, or a step")
     runtime.define_flags()
+    flags.adopt_module_key_flags(runtime)  # --help tells of them.
     # The saved configuration must be known before its overrides can be parsed.
     saved = ConfigDict()
     if not cli.asks_for_help():

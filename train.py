@@ -58,6 +58,7 @@ def define_flags() -> None:
     flags.DEFINE_string("until", "", "of a configuration in stages, the last one to train")
     flags.DEFINE_boolean("profile", False, "trace a few steps into WORKDIR/profile")
     runtime.define_flags()
+    flags.adopt_module_key_flags(runtime)  # --help tells of them.
 
 
 def main() -> int:
@@ -67,11 +68,11 @@ def main() -> int:
         if until:
             raise UserError(f"--until={until}: this configuration has no stages")
         settings = config.parse(given)
-        return train_run(settings, epath.Path(flags.FLAGS.workdir or f"runs/{settings.name}"))
+        return train_run(settings, place_of(settings.name))
     plan = staged.parse(given)
     if until and until not in plan.stages:
         raise UserError(f"--until={until}: no such stage; {nearest(until, plan.stages)}")
-    workdir = epath.Path(flags.FLAGS.workdir or f"runs/{plan.name}")
+    workdir = place_of(plan.name)
     for stage, settings in plan.under(str(workdir)).items():
         console.say(f"stage {stage}")
         place = workdir / stage
@@ -83,6 +84,14 @@ def main() -> int:
         if status or stage == until:
             return status
     return 0
+
+
+def place_of(name: str) -> epath.Path:
+    """The working directory of a configuration."""
+    given = os.path.expanduser(flags.FLAGS.workdir or f"runs/{name}")
+    if places.is_file(given):
+        raise UserError(f"--workdir={given}: is a file; name a folder, which need not exist")
+    return epath.Path(given)
 
 
 def is_finished(settings: config.Config, workdir: epath.Path) -> bool:
@@ -118,8 +127,9 @@ def train_run(settings: config.Config, workdir: epath.Path) -> int:
     with Checkpoints(workdir) as checkpoints, Interrupt() as interrupt:
         if not train(run, mesh, workdir, checkpoints, validate, interrupt):
             return interrupt.exit_code
-        report(run, mesh, workdir, checkpoints, validate)
-    return 0
+        with contextlib.suppress(Stopped):  # The same command writes the report.
+            report(run, mesh, workdir, checkpoints, validate, interrupt)
+        return interrupt.exit_code if interrupt.asked() else 0
 
 
 def show(run: Experiment, mesh: Mesh) -> None:
@@ -168,8 +178,13 @@ def train(
     state = initial_state.restored_or_fresh(run, optimizer, mesh, checkpoints)
     start_step, newest = int(jax.device_get(state.step)), checkpoints.latest()
     scored = start_step if (newest and newest.scores) or start_step == 0 else None
-    if start_step > total_steps or (start_step == total_steps and scored is not None):
-        longer = "steps" if settings.steps else "epochs"
+    longer = "steps" if settings.steps else "epochs"
+    if start_step > total_steps and scored is None:
+        raise UserError(
+            f"{workdir} was stopped at step {start_step}, beyond the {total_steps} steps of "
+            f"config.{longer}: raise it, or give another --workdir"
+        )
+    if start_step >= total_steps and scored is not None:
         console.say(
             f"{workdir} holds a finished run of {start_step} steps: to start afresh delete it or "
             f"give another --workdir; to train on, raise --config.{longer}"
@@ -192,7 +207,7 @@ def train(
     with (
         log.Log(workdir, start_step, first_process, scored is not None) as writer,
         console.RunProgress(start_step, total_steps) as progress,
-        Trace(traced, start_step) as trace,
+        Trace(traced, start_step, console.say) as trace,
     ):
 
         def save(scores: dict[str, float] | None = None) -> None:
@@ -203,6 +218,7 @@ def train(
 
         for step in range(start_step, total_steps + 1):
             epoch, last = step / run.steps_per_epoch, step == total_steps
+            due = step % (settings.eval_epochs * run.steps_per_epoch) == 0 or last
             if step > start_step:
                 with meter.input():
                     batch = sharding.to_devices(next(batches), mesh)
@@ -214,10 +230,9 @@ def train(
                     row = meter.row(step)
                     writer.write(step, {"epoch": epoch, **row})
                     progress.line(step, epoch, row, settings.batch_size)
-                if trace.after(step):
-                    console.say(f"trace of {trace.steps} in {traced}")
+                if trace.after(step, pausing=due):
+                    meter.pause()
             stop = interrupt.asked()
-            due = step % (settings.eval_epochs * run.steps_per_epoch) == 0 or last
             if due and step != scored and not stop:
                 meter.fetch()
                 with contextlib.suppress(Stopped):
@@ -244,11 +259,12 @@ def report(
     workdir: epath.Path,
     checkpoints: Checkpoints,
     validate: program.Validate,
+    interrupt: Interrupt,
 ) -> None:
-    """Score the best checkpoint once more, and write report.html about it."""
+    """Score the best checkpoint once more, and write report.html about it. Raises: Stopped."""
     best = checkpoints.choose("best")
     variables = checkpoints.restore_variables(best.step, program.abstract_variables(run, mesh))
-    totals = validate(variables)
+    totals = validate(variables, interrupt.asked)
     console.say(f"best, of step {best.step}: {console.scores(run.task.scores(totals))}")
     page = workdir / "report.html"
     predict = program.predictor(run, variables, mesh)

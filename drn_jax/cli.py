@@ -106,6 +106,8 @@ def _explain(error: Exception) -> str:
         if "get_config() takes 0" in text:
             return "--config: this configuration has no variants; leave out what follows the colon"
         return f"bad configuration: {text}"
+    if text.startswith("Found --config."):
+        return "--config=NAME must come before --config.FIELD=VALUE"
     if isinstance(error, UserError | flags.Error):
         return text
     if isinstance(error, AttributeError | KeyError) and not text.startswith("module "):

@@ -4,6 +4,7 @@ kept. JAX's own runtime does the work (`jax.distributed`); here lie its flags an
 import atexit
 import contextlib
 import os
+import re
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ import jax
 from absl import flags
 from jax._src.distributed import global_state
 
-from drn_jax import cli
+from drn_jax import cli, places
 from drn_jax.errors import UserError
 from drn_jax.report import console
 
@@ -29,12 +30,12 @@ def define_flags() -> None:
     flags.DEFINE_boolean(
         "distributed",
         False,
-        "one process of several, found through Slurm, Kubernetes, a TPU's metadata or Open MPI, or "
-        "by the next three flags (docs/hosts.md)",
+        "one process of several, found through Slurm, Kubernetes, a TPU's metadata or Open MPI "
+        "(docs/hosts.md); where none of them tells, give --coordinator",
     )
-    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0, where nothing tells")
-    flags.DEFINE_integer("processes", 0, "how many processes there are, where nothing tells")
-    flags.DEFINE_integer("process", -1, "which of them this is, from 0, where nothing tells")
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0; instead of --distributed")
+    flags.DEFINE_integer("processes", 0, "with --coordinator: how many processes there are")
+    flags.DEFINE_integer("process", -1, "with --coordinator: which of them this is, from 0")
     flags.DEFINE_string(
         "compiled",
         "",
@@ -53,13 +54,16 @@ def start() -> None:
     _keep_compiled(given.compiled)
     if given.distributed or given.coordinator:
         _join(given.coordinator, given.processes, given.process)
-    elif given.processes or given.process >= 0:
+    elif given["processes"].present or given["process"].present:
         raise UserError("--processes and --process are of use only with --coordinator=HOST:PORT")
     if jax.process_index() > 0:
         console.silence()
 
 
 def _join(coordinator: str, processes: int, process: int) -> None:
+    address = re.fullmatch(r".+:(\d+)", coordinator)
+    if coordinator and not (address and 0 < int(address[1]) < 65536):
+        raise UserError(f"--coordinator={coordinator} must be HOST:PORT, the port below 65536")
     if coordinator and (processes < 1 or not 0 <= process < processes):
         raise UserError(
             f"--coordinator={coordinator} needs --processes, 1 or more, and --process, from 0 to "
@@ -131,6 +135,14 @@ def _keep_compiled(folder: str) -> None:
         return
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     place = folder or os.environ.get(CACHE_VARIABLE) or str(Path(home) / "drn_jax")
+    if not places.is_remote(place):
+        place = os.path.abspath(os.path.expanduser(place))
+        try:
+            os.makedirs(place, exist_ok=True)
+        except OSError as error:
+            if folder:
+                raise UserError(f"--compiled={folder}: can't be made ({error.strerror})") from error
+            jax.config.update("jax_enable_compilation_cache", False)  # Of use, but not needed.
     jax.config.update("jax_compilation_cache_dir", place)
 
 

@@ -53,9 +53,9 @@ class Checkpoints:
     def __init__(self, workdir: str | os.PathLike[str], must_exist: bool = False) -> None:
         """Open `workdir`, to write; with `must_exist` to read what is there.
 
-        Raises: UserError if it must hold a checkpoint and has none.
+        Raises: UserError if it must hold a checkpoint and has none, or can't be made.
         """
-        self.directory = epath.Path(places.real(os.fspath(workdir))) / "checkpoints"
+        self.directory = epath.Path(places.real(os.path.expanduser(workdir))) / "checkpoints"
         there = places.exists(os.fspath(self.directory))
         if must_exist and not there:
             raise UserError(f"no checkpoints in {workdir}: is it the working directory of a run?")
@@ -73,7 +73,12 @@ class Checkpoints:
         self._tidy()
         # Orbax's own policies do not fit its own protocol's types.
         policy: Any = keep
-        self._orbax = ocp.training.Checkpointer(self.directory, preservation_policy=policy)
+        try:
+            self._orbax = ocp.training.Checkpointer(self.directory, preservation_policy=policy)
+        except OSError as error:
+            raise UserError(
+                f"{self.directory}: can't be made or opened ({error.strerror or error})"
+            ) from error
         if must_exist and not self.saved():
             raise UserError(f"no complete checkpoint in {self.directory}")
 

@@ -1,6 +1,7 @@
 """A trace of a few steps: what host and devices did, microsecond by microsecond."""
 
 import os
+from collections.abc import Callable
 
 import jax
 
@@ -9,39 +10,46 @@ AFTER, STEPS = 5, 10
 
 
 class Trace:
-    """Traces some steps into `folder`; none without one.
+    """Traces some steps into `folder`, and says which; without a folder none.
 
     TensorBoard's profile plugin shows it, and https://ui.perfetto.dev the file
     perfetto_trace.json.gz below.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None, start_step: int) -> None:
-        self._folder = folder
-        self._first, self._last = start_step + AFTER, start_step + AFTER + STEPS
-        self._running = False
+    def __init__(
+        self, folder: str | os.PathLike[str] | None, start_step: int, say: Callable[[str], None]
+    ) -> None:
+        self._folder, self._say = folder, say
+        self._first = start_step + AFTER
+        self._now = start_step
+        self._running = self._done = False
 
     def __enter__(self) -> "Trace":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop()
+        if self._folder is not None and not self._done:
+            self._say(f"no step was traced: a trace begins {AFTER} steps after a start")
 
-    @property
-    def steps(self) -> str:
-        """Which steps are traced, in words."""
-        return f"steps {self._first + 1} to {self._last}"
-
-    def after(self, step: int) -> bool:
-        """To be called after every step, its metrics fetched late; true when the trace is done."""
+    def after(self, step: int, pausing: bool) -> bool:
+        """To be called after every step, `pausing` if what follows is no step, which ends a trace.
+        Whether time was spent here."""
+        self._now = step
         if self._folder is None:
             return False
-        if step == self._first:
-            jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
-            self._running = True
-        return self._stop() if step == self._last else False
+        if self._running and (pausing or step == self._first + STEPS):
+            return self._stop()
+        if pausing or step < self._first or self._running or self._done:
+            return False
+        self._first = step
+        jax.profiler.start_trace(self._folder, create_perfetto_trace=True)
+        self._running = True
+        return True
 
     def _stop(self) -> bool:
-        was_running, self._running = self._running, False
-        if was_running:
+        if self._running:
             jax.profiler.stop_trace()
-        return was_running
+            self._running, self._done = False, True
+            self._say(f"trace of steps {self._first + 1} to {self._now} in {self._folder}")
+        return self._done

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from drn_jax.errors import UserError
 from drn_jax.tasks import Task
 from drn_jax.training.state import TrainState
 
@@ -50,6 +51,8 @@ def make_train_step(
 
     `ema`: see `averaged`; the state must hold an average then. `gather` brings parameters that are
     split over devices together, before they are used.
+
+    Raises (when traced): UserError for a batch that can't be split into the parts.
 
     `metrics` are float32 scalars from before the update: `loss`, and `grad_norm`, the Euclidean
     norm of the loss's gradient without weight decay.
@@ -122,6 +125,8 @@ def _over_parts(
 
     def split(values: jax.Array) -> jax.Array:
         # Part i takes some examples of every device, so that none has to be sent.
+        if values.shape[0] % parts:
+            raise UserError(f"a batch of {values.shape[0]} can't be split into {parts} parts")
         shape = (values.shape[0] // parts, parts, *values.shape[1:])
         return jnp.moveaxis(values.reshape(shape), 1, 0)
 
