@@ -117,7 +117,8 @@ def train_run(settings: config.Config, workdir: epath.Path) -> int:
     sharding.check_batch(settings.batch_size, settings.accumulate, mesh)
     settings.model.norm.check_batch(settings.batch_size // settings.accumulate)
     margin = run.preprocess.margin
-    sharding.check_rows("config.data.crop", run.input_shape[0] - 2 * margin, margin, mesh)
+    rows, stride = run.input_shape[0] - 2 * margin, output_stride(run.model.table)
+    sharding.check_rows("config.data.crop", rows, margin, stride, mesh)
     if not places.exists(os.fspath(workdir)):
         for field in initial_state.sources(run):
             with initial_state.open_source(run, field):

@@ -137,20 +137,24 @@ class Step:
 
 def cpu_steps() -> Iterator[Step]:
     """The table by the compiler for CPU."""
-    small, large = (Step(network, images=8) for network in NETWORKS)
-    yield from (small, replace(small, remat="block"), replace(small, images=1, spatial=8))
-    yield from (replace(large, remat=remat) for remat in ("none", "level", "block"))
+    for network in NETWORKS:
+        base = Step(network, images=8)
+        yield from (replace(base, remat=remat) for remat in ("none", "level", "block"))
+        yield from (replace(base, images=8 // spatial, spatial=spatial) for spatial in (2, 4, 8))
+    large = Step(NETWORKS[-1], images=8)
     yield replace(large, fsdp=8)
     yield replace(large, images=32)
     yield replace(large, images=32, accumulate=4)
-    yield from (replace(large, images=8 // spatial, spatial=spatial) for spatial in (2, 4, 8))
 
 
 def tpu_steps() -> Iterator[Step]:
     """The table by the compiler for TPU."""
     for dtype in ("bfloat16", "float32"):
-        for images in (8, 32):
-            yield Step("drn_d_22", images=images, dtype=dtype)
+        base = Step("drn_d_22", images=8, dtype=dtype)
+        yield base
+        yield replace(base, images=32)
+        yield replace(base, remat="block")
+        yield from (replace(base, images=8 // spatial, spatial=spatial) for spatial in (2, 4, 8))
     for dtype in ("bfloat16", "float32"):
         base = Step("drn_d_105", images=8, dtype=dtype)
         yield base

@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from drn_jax.experiment import Experiment
+from drn_jax.models.stages import output_stride
 from drn_jax.training import sharding, state, steps
 from drn_jax.training.evaluate import Totals, evaluate
 
@@ -115,7 +116,8 @@ def validator(run: Experiment, mesh: Mesh) -> Validate:
 
     def validate(variables: steps.Variables, stop: Callable[[], bool] = lambda: False) -> Totals:
         batches = run.validation_batches(batch_size, sharding.share(mesh))
-        to_devices = partial(sharding.to_devices, mesh=mesh)
+        stride = output_stride(run.model.table)
+        to_devices = partial(sharding.to_devices, mesh=mesh, stride=stride)
         return evaluate(step, variables, batches, to_devices, stop)
 
     return validate

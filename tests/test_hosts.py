@@ -26,7 +26,7 @@ FEW = 3
 
 MESHES = {
     "data": {"data": 2, "fsdp": 2, "spatial": 2},  # Each process has examples of its own,
-    "rows": {"data": 1, "fsdp": 1, "spatial": 8},  # or other rows of the same ones.
+    "fsdp": {"data": 1, "fsdp": 2, "spatial": 4},  # and half of the parameters.
 }
 
 GLOO = r"\[Gloo\] Rank |is connected to|Expected number of connected peer ranks is :|peer ranks\."
@@ -173,7 +173,7 @@ def test_two_processes_train_as_one_and_the_first_alone_tells_of_it(tmp_path, al
     assert outputs[0][-1] == best[best.index("val_") :]
 
 
-@pytest.mark.parametrize(("told", "shape"), [(0, "data"), (1, "rows")])
+@pytest.mark.parametrize(("told", "shape"), [(0, "data"), (1, "fsdp")])
 def test_a_signal_to_one_stops_both_and_a_single_device_goes_on(
     tmp_path, alone, config, hosts, start, told, shape
 ):

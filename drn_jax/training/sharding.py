@@ -88,10 +88,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def of_batch(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+def of_batch(mesh: Mesh, shape: tuple[int, ...], stride: int = 1) -> NamedSharding:
     """Of one array of a batch, [N, ...] or [N, H, W, ...]: examples split over `data` and `fsdp`,
-    rows over `spatial`, where they divide."""
-    rows = len(shape) > 2 and shape[1] % mesh.shape["spatial"] == 0
+    rows over `spatial`, where they divide, and give each device a cell of the class map at least:
+    one for every `stride` rows (see `check_rows`)."""
+    parts = mesh.shape["spatial"]
+    rows = len(shape) > 2 and shape[1] % parts == 0 and shape[1] >= parts * stride
     return NamedSharding(mesh, PartitionSpec(BATCH, "spatial") if rows else PartitionSpec(BATCH))
 
 
@@ -149,13 +151,13 @@ def share(
     return Share(min(mine) // len(mine), batch // len(mine))
 
 
-def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
-    """This process's share of a batch, as arrays that span the mesh."""
+def to_devices(batch: Mapping[str, np.ndarray], mesh: Mesh, stride: int = 1) -> dict[str, Any]:
+    """This process's share of a batch, as arrays that span the mesh; `stride`: see `of_batch`."""
     hosts = share(mesh).hosts
 
     def place(values: np.ndarray) -> jax.Array:
         shape = (values.shape[0] * hosts, *values.shape[1:])
-        return jax.make_array_from_process_local_data(of_batch(mesh, shape), values, shape)
+        return jax.make_array_from_process_local_data(of_batch(mesh, shape, stride), values, shape)
 
     return {name: place(values) for name, values in batch.items()}
 
@@ -175,10 +177,18 @@ def check_batch(batch_size: int, accumulate: int, mesh: Mesh) -> None:
         )
 
 
-def check_rows(field: str, size: int, margin: int, mesh: Mesh) -> None:
+def check_rows(field: str, size: int, margin: int, stride: int, mesh: Mesh) -> None:
     """Raise UserError unless the rows of a network's input, `size` and `margin` on both sides, can
-    be split; `field` of the configuration holds the size."""
+    be split, and give each device a cell of the class map; `field` of the configuration holds the
+    size. With devices that hold none, the partitioner's gradients were found wrong (jax 0.10.2, on
+    CPU devices: where half of eight or more had none)."""
     parts = mesh.shape["spatial"]
+    if parts > 1 and size < parts * stride:
+        fitting = max(size // stride, 1)
+        raise UserError(
+            f"{field} = {size} rows are too few for config.mesh.spatial = {parts}: use "
+            f"{parts * stride} or more, {stride} for each device, or spatial {fitting}"
+        )
     if (size + 2 * margin) % parts == 0:
         return
     near = sorted(range(max(1, size - parts), size + parts + 1), key=lambda s: abs(s - size))

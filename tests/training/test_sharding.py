@@ -145,19 +145,32 @@ def test_a_batch_that_cannot_be_split_is_refused_offering_sizes_that_fit(mesh, s
             "config.data.crop = 90 rows can't be split over config.mesh.spatial = 4: use 88 or",
         ),
         (91, 0, "use 88 or 92"),
-        (2, 0, "use 4"),
         (89, 186, "= 89, 461 rows with its margin, can't be split"),
     ],
 )
 def test_rows_that_cannot_be_split_are_refused_offering_sizes_that_fit(size, margin, says):
     mesh = sharding.make_mesh(MeshShape(2, 1, 4))
     with pytest.raises(UserError) as caught:
-        sharding.check_rows("config.data.crop", size, margin, mesh)
+        sharding.check_rows("config.data.crop", size, margin, 1, mesh)
     assert says in str(caught.value)
     offers = str(caught.value).split("use ")[1].split(" or ")
     for fitting in offers:
-        sharding.check_rows("config.data.crop", int(fitting), margin, mesh)
-    sharding.check_rows("config.data.crop", size, margin, sharding.make_mesh())
+        sharding.check_rows("config.data.crop", int(fitting), margin, 1, mesh)
+    sharding.check_rows("config.data.crop", size, margin, 1, sharding.make_mesh())
+
+
+def test_rows_that_leave_a_device_without_a_cell_are_refused_and_not_split():
+    mesh = sharding.make_mesh(MeshShape(1, 1, 8))
+    says = (
+        r"crop = 56 rows are too few for config\.mesh\.spatial = 8: use 64 or more, .* spatial 7$"
+    )
+    with pytest.raises(UserError, match=says):
+        sharding.check_rows("config.data.crop", 56, 0, 8, mesh)
+    sharding.check_rows("config.data.crop", 64, 0, 8, mesh)
+    sharding.check_rows("config.data.crop", 4, 0, 8, sharding.make_mesh())
+    for rows, split in ((56, None), (64, "spatial")):
+        spec = sharding.of_batch(mesh, (2, rows, 32, 3), stride=8).spec
+        assert (spec[1] if len(spec) > 1 else None) == split
 
 
 @pytest.mark.parametrize(("size", "rounded"), [(0, 8), (1, 8), (8, 8), (9, 16), (50, 56)])
