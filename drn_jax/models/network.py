@@ -109,7 +109,7 @@ class Network(nn.Module):
       running_variance, norm: see `layers.BatchNorm`.
       remat: what the backward pass recomputes instead of keeping it: nothing, the inside of every
         level, or of every residual block. It changes memory and time, no result. (For CPUs XLA
-        merges the second computation with the first, and nothing is saved.)
+        may merge the second computation with the first, and save less or nothing.)
       dtype: of the computation. Parameters and batch statistics are float32; the classifier
         computes in no less.
       head_init: draws the classifier's kernel.
