@@ -341,7 +341,7 @@ def assert_close(found, expected, rtol):
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_the_parts_of_a_step_weigh_what_their_losses_count(dropping, batch, masks, parts):
+def test_the_parts_of_a_step_weigh_what_their_losses_count(batch, masks, parts):
     """Without batch norm and dropout a step in parts is the step; a mean of means is not."""
     network, tx = DROPPING.clone(stages=DROPPING.stages[:1]), SGD(lambda _: 0.05)
     task, labelled = Segmentation(3, 4), {"image": batch["image"], "mask": masks}
