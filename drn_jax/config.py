@@ -81,6 +81,9 @@ class ClassificationData:
     """Deviation of the noise along the principal colours; see `data.color.Lighting`."""
     fast: bool = False
     """Augment with OpenCV, whose pixels differ a little; see `data.fast`."""
+    held_out: int = 0
+    """Training images that are not trained on, evenly spaced over the set: to choose the threshold
+    of a localisation by."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from drn_jax.analysis import cost
 from drn_jax.analysis.cost import StageCost
 from drn_jax.config import ClassificationData, Config, MapData, Model, SegmentationData, parse
 from drn_jax.data import loader, transforms
-from drn_jax.data.dataset import Dataset, Example, Source
+from drn_jax.data.dataset import Dataset, Example, Source, evenly, without
 from drn_jax.errors import UserError
 from drn_jax.models import AnyNetwork
 from drn_jax.models.dilation import PUBLISHED
@@ -150,9 +150,9 @@ class Experiment:
         return transforms.CentreCrop(settings.crop)(example)
 
 
-def build(config: Config) -> Experiment:
-    """Read the data set and describe the network. Nothing is written but what is kept beside data:
-    embedded sets when they are first used, a front end's maps.
+def build(config: Config, boxes: bool = False) -> Experiment:
+    """Read the data set, with its boxes if asked for, and describe the network. Nothing is written
+    but what is kept beside data: embedded sets when they are first used, a front end's maps.
 
     Raises: UserError for whatever the configuration asks that can't be.
     """
@@ -172,7 +172,9 @@ def build(config: Config) -> Experiment:
             f"config.data.crop = {config.data.crop}: {config.model.name} needs at least {stride} "
             "pixels a side, one cell of its class map"
         )
-    dataset = data.load(config.data.name, config.data.dir, config.task)
+    dataset = data.load(config.data.name, config.data.dir, config.task, boxes)
+    if isinstance(config.data, ClassificationData):
+        dataset = _hold_out(dataset, config.data.held_out)
     _check_batch_size(config, dataset)
     model = _network(config.model, len(dataset.classes))
     preprocess = models.preprocessing(
@@ -200,6 +202,19 @@ def build(config: Config) -> Experiment:
         keys=("image", label),
         pictures=dataset.validation,
     )
+
+
+def _hold_out(dataset: Dataset, count: int) -> Dataset:
+    """The set with so many fewer training examples."""
+    if not count:
+        return dataset
+    if not 0 < count < len(dataset.train):
+        raise UserError(
+            f"config.data.held_out = {count}: must be at least 0 and below the "
+            f"{len(dataset.train)} training examples of {dataset.name}"
+        )
+    part = evenly(dataset.train, count)
+    return replace(dataset, train=without(dataset.train, part), held_out=part)
 
 
 def _build_context(config: Config, settings: MapData) -> Experiment:

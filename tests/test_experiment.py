@@ -435,3 +435,21 @@ def test_a_title_tells_which_module_and_which_network(trained):
     both = dataclasses.replace(segmentation(folder), model=model)
     title = experiment.build(both).title
     assert title == f"vgg_16_front_end, width 0.0625, with a {module}"
+
+
+def test_held_out_examples_come_from_training_and_are_not_trained_on(photographs):
+    whole = experiment.build(classification(photographs)).dataset
+    part = experiment.build(classification(photographs, held_out=4)).dataset
+    assert whole.held_out is None
+    assert part.held_out is not None
+    kept = [part.train.where(i) for i in range(len(part.train))]
+    held = [part.held_out.where(i) for i in range(len(part.held_out))]
+    assert len(held) == 4
+    assert sorted(kept + held) == sorted(whole.train.where(i) for i in range(len(whole.train)))
+    assert {int(part.held_out[i]["label"]) for i in range(4)} == {0, 1}
+    assert len(part.validation) == len(whole.validation)
+
+
+def test_held_out_must_leave_something_to_train_on(photographs):
+    with pytest.raises(UserError, match=r"config.data.held_out = 10: must be at least 0 and below"):
+        experiment.build(classification(photographs, held_out=10))

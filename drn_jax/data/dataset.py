@@ -47,6 +47,38 @@ def alike() -> Sizes | None:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Some examples of a source, as a source."""
+
+    whole: Source
+    indices: tuple[int, ...]
+    """In the whole."""
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.whole[self.indices[index]]
+
+    def where(self, index: int) -> str:
+        return self.whole.where(self.indices[index])
+
+
+def evenly(source: Source, count: int) -> Part:
+    """`count` examples, or all if there are fewer, evenly spaced over a source: without chance, and
+    from every class where the source is sorted by class."""
+    size = len(source)
+    count = min(count, size)
+    return Part(source, tuple((2 * i + 1) * size // (2 * count) for i in range(count)))
+
+
+def without(source: Source, part: Part) -> Part:
+    """The examples of a source that are not in a part of it."""
+    taken = set(part.indices)
+    return Part(source, tuple(i for i in range(len(source)) if i not in taken))
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Training and validation examples of one task, and what is known of them."""
 
@@ -66,6 +98,8 @@ class Dataset:
     """Likewise of the training images."""
     test: Source | None = None
     """Examples of the test split, where its labels are public."""
+    held_out: Source | None = None
+    """Examples of the training split that `train` leaves out."""
 
     @property
     def splits(self) -> dict[str, Source]:
