@@ -36,6 +36,7 @@ from drn_jax import (
     run_report,
     runtime,
     staged,
+    trained,
 )
 from drn_jax.analysis import halo
 from drn_jax.errors import UserError, nearest
@@ -202,7 +203,7 @@ def train(
         flops=peak.training_flops(run.costs),
         peak=peak.together(),
     )
-    meta = {"config": dataclasses.asdict(settings), "classes": list(run.dataset.classes)}
+    meta = {"config": dataclasses.asdict(settings), **trained.known(run.dataset)}
     batches = run.training_batches(start_step, sharding.share(mesh))
     traced = workdir / "profile" if flags.FLAGS.profile and first_process else None
     with (

@@ -10,19 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from drn_jax import augmentation, data, front_end_maps, models, places
+from drn_jax import augmentation, data, front_end_maps, models, parts, places
 from drn_jax.analysis import cost
 from drn_jax.analysis.cost import StageCost
-from drn_jax.config import ClassificationData, Config, MapData, Model, SegmentationData, parse
+from drn_jax.config import ClassificationData, Config, MapData, SegmentationData, parse
 from drn_jax.data import loader, transforms
 from drn_jax.data.dataset import Dataset, Example, Source, evenly, without
 from drn_jax.errors import UserError
 from drn_jax.models import AnyNetwork
 from drn_jax.models.dilation import PUBLISHED
-from drn_jax.models.inputs import Channels, Preprocess
+from drn_jax.models.inputs import Preprocess
 from drn_jax.models.network import Network
 from drn_jax.models.stages import output_stride
-from drn_jax.tasks import Classification, Segmentation, Task
+from drn_jax.tasks import Segmentation, Task
 from drn_jax.training.checkpoint import Checkpoints
 from drn_jax.training.sharding import WHOLE, Share, placed
 from drn_jax.training.steps import Batch
@@ -159,14 +159,7 @@ def build(config: Config, boxes: bool = False) -> Experiment:
     _check_context(config)
     if isinstance(config.data, MapData):
         return _build_context(config, config.data)
-    crop = _crop(config.data)
-    options = _family_options(config.model)
-    stages = models.table(config.model.name, config.model.width, **options)
-    if not stages:
-        raise UserError(
-            f"config.model.name = {config.model.name} takes maps: config.task must be context"
-        )
-    stride = output_stride(stages)
+    crop, stride = _crop(config.data), parts.stride(config.model)
     if min(crop) < stride:
         raise UserError(
             f"config.data.crop = {config.data.crop}: {config.model.name} needs at least {stride} "
@@ -176,30 +169,20 @@ def build(config: Config, boxes: bool = False) -> Experiment:
     if isinstance(config.data, ClassificationData):
         dataset = _hold_out(dataset, config.data.held_out)
     _check_batch_size(config, dataset)
-    model = _network(config.model, len(dataset.classes))
-    preprocess = models.preprocessing(
-        config.model.name,
-        _mean(config.model.name, dataset),
-        dataset.std,
-        space=config.model.space or None,
-        **options,
-    )
-    if isinstance(config.data, SegmentationData):
-        task, label = Segmentation(len(dataset.classes), stride, config.data.grid), "mask"
-    else:
-        task, label = Classification(len(dataset.classes)), "label"
-    height, width = (side + 2 * preprocess.margin for side in crop)
+    built = parts.build(config, len(dataset.classes), dataset.mean, dataset.std)
+    margin = built.preprocess.margin
+    height, width = (side + 2 * margin for side in crop)
     return Experiment(
         config=config,
         dataset=dataset,
-        task=task,
-        model=model,
-        augment=augmentation.build(config.data, preprocess.margin, stride),
-        preprocess=preprocess,
+        task=built.task,
+        model=built.model,
+        augment=augmentation.build(config.data, margin, stride),
+        preprocess=built.preprocess,
         stride=stride,
         crop=crop,
         input_shape=(height, width, 3),
-        keys=("image", label),
+        keys=("image", "mask" if isinstance(config.data, SegmentationData) else "label"),
         pictures=dataset.validation,
     )
 
@@ -230,7 +213,7 @@ def _build_context(config: Config, settings: MapData) -> Experiment:
         "preprocess": dataclasses.asdict(front.preprocess),
     }
     _check_batch_size(config, front.dataset)
-    model = _network(config.model, len(front.dataset.classes))
+    model = parts.network(config.model, len(front.dataset.classes))
     if models.table(config.model.name):
         raise UserError(
             f"config.model.name = {config.model.name}: config.task = context trains a context "
@@ -307,46 +290,12 @@ def _front_end(settings: MapData) -> tuple[Experiment, dict[str, Any]]:
         return front, checkpoints.restore_variables(best.step, placed(abstract, where))
 
 
-def _network(settings: Model, classes: int) -> AnyNetwork:
-    options = _family_options(settings)
-    if any(stage.kind != "plain" for stage in models.table(settings.name, settings.width)):
-        options["running_variance"] = settings.running_variance
-    return models.create(
-        settings.name,
-        num_classes=classes,
-        width=settings.width,
-        dtype=jnp.dtype(settings.dtype),
-        context=settings.context if settings.context.layers else None,
-        head_std=settings.head_std or None,
-        norm=settings.norm,
-        remat=settings.remat,
-        **options,
-    )
-
-
-def _mean(name: str, dataset: Dataset) -> Channels | None:
-    """None where the network was published with a mean of its own."""
-    return None if name in PUBLISHED else dataset.mean
-
-
 def _check_batch_size(config: Config, dataset: Dataset) -> None:
     if len(dataset.train) < config.batch_size:
         raise UserError(
             f"config.batch_size = {config.batch_size} exceeds the {len(dataset.train)} training "
             f"examples of {dataset.name}"
         )
-
-
-def _family_options(model: Model) -> dict[str, Any]:
-    """The options that only some networks have, where they are set."""
-    options: dict[str, Any] = {"output_stride": model.output_stride, "variant": model.variant}
-    options["padding"] = model.padding
-    found = {name: value for name, value in options.items() if value}
-    if model.dropout != Model.dropout:
-        found["dropout"] = model.dropout
-    if model.fc_channels != Model.fc_channels:
-        found["fc_channels"] = model.fc_channels
-    return found
 
 
 def _crop(settings: ClassificationData | SegmentationData) -> tuple[int, int]:

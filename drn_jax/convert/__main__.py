@@ -20,10 +20,16 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from drn_jax import cli, config
+from drn_jax import cli, config, trained
 from drn_jax.convert import caffe, torch
 from drn_jax.convert.names import CAFFE, LAYOUTS, TORCH
 from drn_jax.convert.rules import UNUSED, Variables, num_classes, sha256
+from drn_jax.data.dataset import IMAGENET_MEAN, IMAGENET_STD
+from drn_jax.data.labels.camvid import CAMVID_DILATION
+from drn_jax.data.labels.cityscapes import CITYSCAPES
+from drn_jax.data.labels.kitti import KITTI
+from drn_jax.data.labels.pascal_voc import PASCAL_VOC
+from drn_jax.data.sets import camvid, cityscapes, kitti, pascal_voc
 from drn_jax.errors import UserError
 from drn_jax.models.dilation import PUBLISHED
 from drn_jax.report import console
@@ -41,6 +47,14 @@ _SETS = {
     "dilation10_cityscapes": "cityscapes",
 }
 """The sets that the dilated nets were published for, with the order of their classes."""
+
+_SPACES = {
+    "pascal_voc": (PASCAL_VOC, pascal_voc.MEAN, IMAGENET_STD),
+    "camvid_640": (CAMVID_DILATION, camvid.MEAN, camvid.STD),
+    "kitti": (KITTI, kitti.MEAN, IMAGENET_STD),
+    "cityscapes": (CITYSCAPES, cityscapes.MEAN, cityscapes.STD),
+}
+"""Classes of the published sets, mean and deviation of their images."""
 
 _IMAGENET = {"name": "imagenet", "crop": 224, "resize": 256}
 
@@ -141,8 +155,10 @@ def _write(
     """Write variables as a checkpoint, with the SHA-256 of the file that they come from."""
     digest = sha256(arguments.file)
     source = {"file": Path(arguments.file).name, "sha256": digest, "layout": layout}
+    meta = {"config": settings.to_dict(), "source": source}
+    meta |= _known(settings.data.get("name", ""), num_classes(variables))
     with Checkpoints(arguments.out) as checkpoints:
-        checkpoints.save_weights(variables, {"config": settings.to_dict(), "source": source})
+        checkpoints.save_weights(variables, meta)
     count = sum(a.size for a in jax.tree.leaves(variables["params"]))
     unused = sum(a.size for a in jax.tree.leaves(variables.get(UNUSED, {})))
     besides = f" and {unused:,} numbers that take no part" if unused else ""
@@ -150,6 +166,17 @@ def _write(
     console.say(f"{arguments.model}: {count:,} parameters{besides}, {classes} classes")
     console.say(f"from {source['file']} (SHA-256 {digest}, names as {layout})")
     console.say(f"written to {arguments.out}")
+
+
+def _known(name: str, classes: int) -> dict[str, Any]:
+    """What is known of a set without having it; nothing where it is not the published one."""
+    if name == "imagenet":
+        numbers = tuple(f"class {i}" for i in range(classes))
+        return trained.described(numbers, None, IMAGENET_MEAN, IMAGENET_STD)
+    space, mean, std = _SPACES.get(name, (None, IMAGENET_MEAN, IMAGENET_STD))
+    if space is None or len(space.classes) != classes:
+        return {}
+    return trained.described(space.names, space.colors, mean, std)
 
 
 def _config(
