@@ -1,30 +1,79 @@
-"""Score a trained network on its validation set, from the working directory alone.
+"""Judge a trained network, from the working directory alone.
 
-    python eval.py --workdir=runs/quickstart
-    python eval.py --workdir=runs/quickstart --checkpoint=latest     best (default), latest, or STEP
+    python eval.py --workdir=runs/quickstart                     the scores that training printed
+    python eval.py --workdir=runs/quickstart --crops=10          ten crops of each image
+    python eval.py --workdir=runs/quickstart --localise          boxes from the classifier
+    python eval.py --workdir=runs/streets --scales=published     several scales, full resolution
+    python eval.py --workdir=runs/streets --flip --boundary      mirrored too; boundaries scored
+    python eval.py --workdir=runs/streets --export=DIR           for Cityscapes' server
     python eval.py --workdir=runs/camvid --config.data.dir=FOLDER    where the images now lie
 
 The configuration is the one that was trained with, but for `mesh`: each of the devices that are
 there takes images of its own (--config.mesh.spatial=N where an image does not fit into one).
 --config.FIELD=VALUE overrides a field. The scores are those that training printed; on other
 devices, or another mesh, but for rounding.
+
+A page and results.json, which names the protocol to the letter, are written to
+WORKDIR/eval/PROTOCOL. docs/evaluation.md describes the protocols; `python -m drn_jax.summary` puts
+the results of several seeds together.
 """
 
 import dataclasses
+import shlex
 import sys
+from collections.abc import Callable
 
+import jax
+import numpy as np
 from absl import flags
+from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from drn_jax import cli, config, experiment, program, run_report, runtime
+from drn_jax import cli, config, experiment, places, program, runtime, trained
+from drn_jax.data.dataset import Source
+from drn_jax.errors import UserError
+from drn_jax.evaluation import cityscapes, judge, results
+from drn_jax.evaluation.crops import Crops
+from drn_jax.evaluation.dense import ClassMaps, default_sides, for_memory
+from drn_jax.evaluation.localisation import Localisation
+from drn_jax.evaluation.pixels import PUBLISHED, PixelScores, Scales
+from drn_jax.evaluation.results import Judged, Outcome
+from drn_jax.experiment import Experiment
 from drn_jax.report import console
-from drn_jax.training import sharding
+from drn_jax.tasks import Segmentation
+from drn_jax.training import memory, sharding
 from drn_jax.training.checkpoint import Checkpoints
+from drn_jax.training.steps import Variables
+
+Write = Callable[[int, np.ndarray], None]
+"""What is done with the mask of every image, by its number."""
+
+OF_CLASSIFIERS = ("crops", "average", "localise", "map", "map_of", "threshold")
+OF_SEGMENTERS = ("scales", "flip", "combine", "boundary", "export", "memory", "split")
 
 
 def define_flags() -> None:
     flags.DEFINE_string("workdir", "runs/quickstart", "the working directory of a training run")
     flags.DEFINE_string("checkpoint", "best", "best, latest, or a step")
+    flags.DEFINE_string("out", "", "where results are written; by default WORKDIR/eval/PROTOCOL")
+    flags.DEFINE_enum("crops", "1", ["1", "10"], "classifier: the centre crop, or ten crops")
+    flags.DEFINE_enum("average", "softmax", ["softmax", "logits"], "of what, over ten crops")
+    flags.DEFINE_boolean("localise", False, "classifier: score boxes read from its class map")
+    flags.DEFINE_enum("map", "softmax", ["softmax", "logits"], "what the threshold is applied to")
+    flags.DEFINE_enum("map_of", "crop", ["crop", "whole"], "what the class map is of")
+    flags.DEFINE_float("threshold", None, "the boxes'; by default chosen on training images")
+    flags.DEFINE_string("scales", "", "segmenter: factors, as 1,0.5,2; or published")
+    flags.DEFINE_boolean("flip", False, "segmenter: the mirrored image as well")
+    flags.DEFINE_enum(
+        "combine",
+        "log_probabilities",
+        ["log_probabilities", "probabilities"],
+        "what is added up over scales",
+    )
+    flags.DEFINE_boolean("boundary", False, "segmenter: score boundaries too")
+    flags.DEFINE_string("export", "", "segmenter: a folder for masks of Cityscapes' labelIds")
+    flags.DEFINE_float("memory", 0.0, "segmenter: GB for activations; tiles as large as that lets")
+    flags.DEFINE_enum("split", "validation", ["validation", "test"], "segmenter: what is scored")
     runtime.define_flags()
     flags.adopt_module_key_flags(runtime)  # --help tells of them.
     # The saved configuration must be known before its overrides can be parsed.
@@ -41,21 +90,138 @@ def define_flags() -> None:
 
 
 def main() -> int:
-    run = experiment.build(config.parse(flags.FLAGS.config))
-    mesh = sharding.make_mesh(run.config.mesh)
-    with Checkpoints(flags.FLAGS.workdir, must_exist=True) as checkpoints:
-        chosen = checkpoints.choose(flags.FLAGS.checkpoint)
+    given = flags.FLAGS
+    settings = config.parse(given.config)
+    check_flags(settings)
+    run = experiment.build(settings, boxes=given.localise)
+    mesh = sharding.make_mesh(settings.mesh)
+    with Checkpoints(given.workdir, must_exist=True) as checkpoints:
+        chosen = checkpoints.choose(given.checkpoint)
         variables = checkpoints.restore_variables(
             chosen.step, program.abstract_variables(run, mesh)
         )
-    totals = program.validator(run, mesh)(variables)
-    console.class_table(run_report.class_rows(run, totals))
-    console.say(
-        f"{run.config.model.name}, step {chosen.step}, on the {len(run.dataset.validation):,} "
-        f"validation images of {run.dataset.name}"
+        converted = "source" in checkpoints.meta(chosen.step)
+    outcome = judged_by(run, mesh, variables, chosen.step)
+    here = program.here(variables, mesh)
+    if jax.process_index() > 0:
+        return 0
+    judged = Judged(
+        config=settings,
+        title=run.title,
+        data=getattr(settings.data, "name", ""),
+        dataset=run.dataset.name,
+        workdir=given.workdir,
+        step=chosen.step,
+        digest=trained.digest(here),
+        converted=converted,
     )
-    console.say(console.scores(run.task.scores(totals)))
+    if outcome.per_class:
+        console.class_table(outcome.per_class)
+    for table in outcome.tables:
+        console.table(table.columns, {row[0]: row[1:] for row in table.rows})
+        for note in table.notes:
+            console.say(note)
+    folder = given.out or places.join(given.workdir, "eval", outcome.protocol["name"])
+    results.save(folder, judged, outcome, shlex.join(["python", *sys.argv]))
+    console.say(f"report: {places.join(folder, 'report.html')} and results.json; {memory.peak()}")
+    console.say(
+        f"{settings.model.name}, step {chosen.step}, on the {outcome.images:,} "
+        f"{outcome.split} images of {run.dataset.name}"
+    )
+    prefix = "val_" if outcome.split == "validation" else f"{outcome.split}_"
+    console.say(console.scores(outcome.told, prefix))
     return 0
+
+
+def check_flags(settings: config.Config) -> None:
+    """Raise UserError for a flag that is not for such a run."""
+    classifier = settings.task == "classification"
+    for name in OF_SEGMENTERS if classifier else OF_CLASSIFIERS:
+        if flags.FLAGS[name].present:
+            kind = "a segmentation" if classifier else "a classification"
+            raise UserError(f"--{name} is for {kind} run, and {flags.FLAGS.workdir} is none")
+    if jax.process_count() > 1 and not as_trained():
+        raise UserError(
+            "several processes can only repeat the validation of training: start eval.py once, "
+            "without --distributed"
+        )
+
+
+def as_trained() -> bool:
+    """Whether nothing but the validation of training is asked for."""
+    given = flags.FLAGS
+    return not any(given[name].present for name in (*OF_CLASSIFIERS, *OF_SEGMENTERS))
+
+
+def judged_by(run: Experiment, mesh: Mesh, variables: Variables, step: int) -> Outcome:
+    """The checkpoint by the protocol that the flags say."""
+    given, data = flags.FLAGS, run.config.data
+    if as_trained():
+        return judge.as_trained(run, mesh, variables)
+    if isinstance(data, config.ClassificationData):
+        crops = Crops(data.resize, data.crop, 10 if given.crops == "10" else 1, given.average)
+        if not given.localise:
+            return judge.cropped(run, mesh, variables, crops)
+        protocol = Localisation(given.map, given.threshold, image=given.map_of)
+        return judge.localised(run, mesh, variables, crops, protocol)
+    return full_resolution(run, step)
+
+
+def full_resolution(run: Experiment, step: int) -> Outcome:
+    """A segmenter on whole images, one by one."""
+    given = flags.FLAGS
+    scales = dataclasses.replace(scales_of(given.scales), flip=given.flip, combine=given.combine)
+    source = run.pictures
+    if given.split == "test":
+        if run.dataset.test is None:
+            raise UserError(f"--split=test: {run.dataset.name} has no test images with labels")
+        source = run.dataset.test
+    write: Write = exporter(run, source) if given.export else lambda index, mask: None
+    network = trained.load(given.workdir, str(step), getattr(run.config.data, "dir", ""))
+    if not isinstance(network.task, Segmentation):
+        raise UserError(f"{given.workdir} is no segmentation run")
+    margin = network.preprocess.margin
+    table = network.model.table
+    if given.memory:
+        sides = for_memory(table, given.memory, margin)
+    else:
+        sides = (*default_sides(table, margin), *whole(run, source, scales))
+    maps = ClassMaps(network.model, network.preprocess, network.variables, sides)
+    scorer = PixelScores(maps, network.task, scales)
+    return judge.at_full_resolution(run, scorer, scales, source, given.split, given.boundary, write)
+
+
+def whole(run: Experiment, source: Source, scales: Scales) -> list[tuple[int, int]]:
+    """The sizes of the images at every scale, if they are all of one size: each a window of its
+    own, of which nothing is computed twice."""
+    if run.dataset.validation_sizes() is not None:
+        return []
+    height, width = source[0]["image"].shape[:2]
+    return [(int(height * s), int(width * s)) for s in scales.scales]
+
+
+def scales_of(text: str) -> Scales:
+    """The scales that --scales names."""
+    if text == "published":
+        return PUBLISHED
+    try:
+        found = tuple(float(part) for part in text.split(",")) if text else (1.0,)
+    except ValueError:
+        found = ()
+    if not found or not all(np.isfinite(found)) or min(found) <= 0:
+        raise UserError(f"--scales={text}: give factors above 0 with commas between, or published")
+    return Scales(found)
+
+
+def exporter(run: Experiment, source: Source) -> Write:
+    """What writes each mask to --export."""
+    cityscapes.require_classes(run.dataset.classes)
+    names = cityscapes.image_names(source)
+
+    def write(index: int, mask: np.ndarray) -> None:
+        cityscapes.write(flags.FLAGS.export, names[index], mask)
+
+    return write
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from drn_jax import models
 from drn_jax.config import Config, Model, SegmentationData
 from drn_jax.errors import UserError
-from drn_jax.models import AnyNetwork
+from drn_jax.models import AnyNetwork, OfImages
+from drn_jax.models.context import ContextModule
 from drn_jax.models.dilation import PUBLISHED
 from drn_jax.models.inputs import Channels, Preprocess
 from drn_jax.models.stages import output_stride
@@ -20,7 +21,7 @@ from drn_jax.tasks import Classification, Segmentation, Task
 class Parts:
     """A network for images, and what goes before and behind it."""
 
-    model: AnyNetwork
+    model: OfImages
     preprocess: Preprocess
     """From images to the network's input."""
     task: Task
@@ -50,7 +51,9 @@ def build(config: Config, classes: int, mean: Channels, std: Channels) -> Parts:
         task = Segmentation(classes, cells, config.data.grid)
     else:
         task = Classification(classes)
-    return Parts(network(settings, classes), preprocess, task, cells)
+    model = network(settings, classes)
+    assert not isinstance(model, ContextModule), "`stride` refuses it"
+    return Parts(model, preprocess, task, cells)
 
 
 def stride(settings: Model) -> int:

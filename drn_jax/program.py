@@ -128,7 +128,11 @@ def predictor(
 ) -> Callable[[Mapping[str, np.ndarray], tuple[int, int]], dict[str, Any]]:
     """`batch, (height, width) of its images -> predictions` of the task, by the first device of
     this process alone. All processes must call this, not what it returns."""
-    whole = jax.jit(lambda tree: tree, out_shardings=sharding.replicated(mesh))(variables)
-    here = jax.tree.map(lambda a: a.addressable_data(0), whole)
     step = steps.make_predict_step(run.model, run.task, run.inputs)
-    return partial(jax.jit(step, static_argnums=2), here)
+    return partial(jax.jit(step, static_argnums=2), here(variables, mesh))
+
+
+def here(variables: steps.Variables, mesh: Mesh) -> steps.Variables:
+    """The same, whole on the first device of this process. All processes must call this."""
+    whole = jax.jit(lambda tree: tree, out_shardings=sharding.replicated(mesh))(variables)
+    return jax.tree.map(lambda a: a.addressable_data(0), whole)

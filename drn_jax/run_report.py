@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from drn_jax.config import Config, MapData
+from drn_jax.data.dataset import Source
 from drn_jax.experiment import Experiment
 from drn_jax.report import ClassRow, Panel, Report, curves, pictures, write
 from drn_jax.report.console import totals as cost_totals
@@ -55,7 +56,7 @@ def write_report(
         command=command,
         curves=curves.svg(rows),
         per_class=class_rows(experiment, totals),
-        panels=[_panel(experiment, predict, index) for index in _spread(examples)],
+        panels=[panel(experiment, predict, index) for index in spread(examples)],
         heat="" if _colors(experiment) is not None else "probability of the predicted class",
     )
     write(path, report)
@@ -131,36 +132,58 @@ def class_rows(experiment: Experiment, totals: Totals) -> list[ClassRow]:
     ]
 
 
-def _spread(count: int) -> list[int]:
+def spread(count: int) -> list[int]:
+    """The numbers of the examples that are shown, of so many."""
     return sorted({round(i) for i in np.linspace(0, count - 1, min(SHOWN, count))})
 
 
-def _panel(experiment: Experiment, predict: Predict, index: int) -> Panel:
+def panel(experiment: Experiment, predict: Predict, index: int) -> Panel:
+    """A validation example beside what the network makes of it."""
     example = experiment.prepare(experiment.dataset.validation[index])
     image = experiment.prepare(experiment.pictures[index])["image"]
     batch = {experiment.keys[0]: example[experiment.keys[0]][None]}
     found = {k: np.asarray(v)[0] for k, v in predict(batch, image.shape[:2]).items()}
     names, colors = experiment.dataset.classes, _colors(experiment)
-    if colors is None:
-        truth, best = int(example["label"]), int(found["probability"].argmax())
-        factor = max(1, -(-ENLARGED // min(image.shape[:2])))
-        large = pictures.enlarge(image, factor * min(image.shape[:2]))
-        heat = pictures.class_map(large, found["class_map"][..., best], factor * experiment.stride)
-        return Panel(
-            caption=f"{names[truth]}, predicted {names[best]} ({found['probability'][best]:.0%})",
-            correct=truth == best,
-            images=[("image", image), (f"where it sees {names[best]}", heat)],
-        )
-    mask = found["mask"].astype(np.uint8)
-    counted = example["mask"] != pictures.IGNORED
-    right = float((mask == example["mask"])[counted].mean()) if counted.any() else float("nan")
-    images = [("image", image), ("truth", pictures.paint(example["mask"], colors))]
-    if "front_end_mask" in found:
-        before = found["front_end_mask"].astype(np.uint8)
-        images.append(("front end", pictures.paint(before, colors)))
-    last = "with context" if "front_end_mask" in found else "prediction"
+    if colors is not None:
+        masks = {"prediction": found["mask"]}
+        if "front_end_mask" in found:
+            masks = {"front end": found["front_end_mask"], "with context": found["mask"]}
+        return _masks(index, image, example["mask"], masks, colors)
+    truth, best = int(example["label"]), int(found["probability"].argmax())
+    factor = max(1, -(-ENLARGED // min(image.shape[:2])))
+    large = pictures.enlarge(image, factor * min(image.shape[:2]))
+    heat = pictures.class_map(large, found["class_map"][..., best], factor * experiment.stride)
     return Panel(
-        caption=f"validation image {index}: {right:.1%} of the labelled pixels right",
+        caption=f"{names[truth]}, predicted {names[best]} ({found['probability'][best]:.0%})",
+        correct=truth == best,
+        images=[("image", image), (f"where it sees {names[best]}", heat)],
+    )
+
+
+def mask_panel(
+    experiment: Experiment, source: Source, index: int, mask_of: Callable[[np.ndarray], np.ndarray]
+) -> Panel:
+    """An example of a source beside the mask that is predicted for it."""
+    example, colors = source[index], _colors(experiment)
+    if colors is None:
+        raise ValueError("a classifier has no masks")
+    masks = {"prediction": mask_of(example["image"])}
+    return _masks(index, example["image"], example["mask"], masks, colors)
+
+
+def _masks(
+    index: int,
+    image: np.ndarray,
+    truth: np.ndarray,
+    masks: Mapping[str, np.ndarray],
+    colors: np.ndarray,
+) -> Panel:
+    """An image, its true mask and predicted ones, of which the caption counts the last."""
+    counted, last = truth != pictures.IGNORED, list(masks.values())[-1]
+    right = float((last == truth)[counted].mean()) if counted.any() else float("nan")
+    painted = {name: pictures.paint(mask.astype(np.uint8), colors) for name, mask in masks.items()}
+    return Panel(
+        caption=f"image {index}: {right:.1%} of the labelled pixels right",
         correct=None,
-        images=[*images, (last, pictures.paint(mask, colors))],
+        images=[("image", image), ("truth", pictures.paint(truth, colors)), *painted.items()],
     )

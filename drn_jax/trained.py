@@ -18,7 +18,7 @@ from drn_jax import experiment, parts
 from drn_jax.config import Config, MapData, parse
 from drn_jax.data.dataset import Dataset
 from drn_jax.errors import UserError
-from drn_jax.models import AnyNetwork
+from drn_jax.models import AnyNetwork, OfImages
 from drn_jax.models.context import ContextModule
 from drn_jax.models.dilation import ContextNetwork
 from drn_jax.models.inputs import Channels, Preprocess
@@ -40,7 +40,7 @@ class Trained:
     config: Config
     """As it was trained."""
     step: int
-    model: AnyNetwork
+    model: OfImages
     variables: Variables
     """What `model.apply` takes, whole on the first device of this process."""
     preprocess: Preprocess

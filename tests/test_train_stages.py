@@ -201,7 +201,7 @@ def test_the_same_command_after_the_end_trains_and_writes_nothing(whole, stages,
 
 
 @pytest.mark.long
-def test_eval_scores_every_stage_as_it_was_printed_and_writes_nothing(first, whole, start):
+def test_eval_scores_every_stage_as_it_was_printed_and_writes_into_its_folder(first, whole, start):
     workdir, output = whole
     before = contents(workdir)
     # One after the other they would take three times as long.
@@ -218,7 +218,11 @@ def test_eval_scores_every_stage_as_it_was_printed_and_writes_nothing(first, who
         assert lines[-1] == best[best.index("val_") :], stage
         assert lines[-2].endswith("on the 6 validation images of streets")
         assert not any("maps" in line for line in lines)
-    assert contents(workdir) == before
+    after = contents(workdir)
+    assert {name: after[name] for name in before} == before
+    assert all("/eval/validation/" in str(name) for name in after.keys() - before.keys())
+    for stage in running:
+        shutil.rmtree(workdir / stage / "eval")
 
 
 @pytest.mark.long

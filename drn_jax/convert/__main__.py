@@ -155,10 +155,10 @@ def _write(
     """Write variables as a checkpoint, with the SHA-256 of the file that they come from."""
     digest = sha256(arguments.file)
     source = {"file": Path(arguments.file).name, "sha256": digest, "layout": layout}
-    meta = {"config": settings.to_dict(), "source": source}
-    meta |= _known(settings.data.get("name", ""), num_classes(variables))
+    given = settings.to_dict()
+    known = _known(given["data"].get("name", ""), num_classes(variables))
     with Checkpoints(arguments.out) as checkpoints:
-        checkpoints.save_weights(variables, meta)
+        checkpoints.save_weights(variables, {"config": given, "source": source, **known})
     count = sum(a.size for a in jax.tree.leaves(variables["params"]))
     unused = sum(a.size for a in jax.tree.leaves(variables.get(UNUSED, {})))
     besides = f" and {unused:,} numbers that take no part" if unused else ""

@@ -27,7 +27,8 @@ from drn_jax.models.layers import Norm
 from drn_jax.models.network import Network, Remat
 from drn_jax.models.stages import Stage, scale_width
 
-AnyNetwork = Network | ContextNetwork | ContextModule
+OfImages = Network | ContextNetwork
+AnyNetwork = OfImages | ContextModule
 
 
 def _no_front_end() -> tuple[Stage, ...]:

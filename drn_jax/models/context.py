@@ -13,10 +13,17 @@ from typing import Any, Literal, get_args
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from drn_jax.errors import UserError, nearest
 from drn_jax.models import stages as tables
-from drn_jax.models.layers import at_least_float32, fan_in_normal
+from drn_jax.models.layers import (
+    Extent,
+    at_least_float32,
+    check_extent,
+    fan_in_normal,
+    mean_over,
+)
 from drn_jax.models.network import activate, plain_conv
 from drn_jax.models.stages import Stage
 
@@ -128,6 +135,21 @@ def kernel_init(context: Context, channels: int, stage: Stage) -> Initialiser:
     return identity_init(channels, sigma)
 
 
+def mirrored(x: jax.Array, margin: int, extent: Extent) -> tuple[jax.Array, Extent]:
+    """Maps [N, h, w, C] with `margin` mirrored cells on each side of their extents, without
+    repeating the edge, and the extents so widened; a side must be wider than `margin`."""
+    if extent is None:
+        sides = (margin, margin)
+        return jnp.pad(x, ((0, 0), sides, sides, (0, 0)), "reflect"), None
+    for axis in (1, 2):
+        last = jnp.maximum(extent[:, axis - 1, None] - 1, 0)
+        shape = (x.shape[0], x.shape[axis] + 2 * margin)
+        place = jnp.abs(lax.broadcasted_iota(jnp.int32, shape, 1) - margin)
+        place = jnp.clip(jnp.where(place > last, 2 * last - place, place), 0, last)
+        x = jnp.take_along_axis(x, jnp.expand_dims(place, (3 - axis, 3)), axis)
+    return x, extent + 2 * margin
+
+
 class ContextModule(nn.Module):
     """The module as a network of its own, for maps of `channels`.
 
@@ -147,41 +169,47 @@ class ContextModule(nn.Module):
 
     @nn.compact
     def __call__(
-        self, maps: jax.Array, train: bool = False
+        self, maps: jax.Array, train: bool = False, valid: Extent = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Refine float maps [N, h, w, C] (scores, no probabilities).
+
+        `valid`, int32 [N, 2], in inference only: the rows and columns of each map that are its own;
+        the rest is filler. See `network.Network`.
 
         Returns:
           logits: float32 [N, C], the mean over the refined map.
           features: one map by row name, in `dtype`; `front_end`, the input; and, float32,
             `context`, the refined map, also as `logits_2d`: [N, h, w, C], less the module's margin
             on each side for padding "none".
-        Raises: UserError for maps of other channels, or too small.
+        Raises: UserError for maps of other channels, or too small; ValueError for `valid` in
+          training.
         """
         stages = self.table
-        self._check(maps, stages)
+        if maps.shape[-1] != self.channels:
+            raise UserError(
+                f"the context module is for maps of {self.channels} channels, one a class, and got "
+                f"{maps.shape[-1]}"
+            )
+        self.check_size(*maps.shape[1:3])
+        check_extent(valid, train)
         features = {"front_end": maps}
         x = maps
         if self.context.padding == "mirror":
             margin = tables.surroundings(stages)
-            x = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)), "reflect")
+            x, valid = mirrored(x, margin, valid)
         for stage in stages:
             last = stage is stages[-1]
             dtype = at_least_float32(self.dtype) if last else self.dtype
             init = kernel_init(self.context, self.channels, stage)
-            x = plain_conv(stage, x.shape[-1], dtype, init)(x)
+            x, valid = plain_conv(stage, x, valid, dtype, init)
             x = activate(stage, x, train)
             features[stage.name] = x
         features["context"] = features["logits_2d"] = x
-        return x.mean((1, 2)), features
+        return mean_over(x, valid, x.dtype)[:, 0, 0, :], features
 
-    def _check(self, maps: jax.Array, stages: tuple[Stage, ...]) -> None:
-        _, height, width, channels = maps.shape
-        if channels != self.channels:
-            raise UserError(
-                f"the context module is for maps of {self.channels} channels, one a class, and got "
-                f"{channels}"
-            )
+    def check_size(self, height: int, width: int) -> None:
+        """Raise UserError for maps that are too small."""
+        stages = self.table
         least = tables.least_size(stages)
         if self.context.padding == "mirror":
             least = tables.surroundings(stages) + 1

@@ -12,8 +12,9 @@ from jax import lax
 
 from drn_jax.models.context import Context, ContextModule
 from drn_jax.models.inputs import Channels
-from drn_jax.models.network import Network
-from drn_jax.models.stages import Stage
+from drn_jax.models.layers import Extent, cut
+from drn_jax.models.network import Network, behind
+from drn_jax.models.stages import Stage, layers
 
 UPSAMPLING = "ctx_upsample"
 """The transposed convolution of Dilation10."""
@@ -85,9 +86,9 @@ class ContextNetwork(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, train: bool = False
+        self, images: jax.Array, train: bool = False, valid: Extent = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Classify every cell of prepared images, see `Network`.
+        """Classify every cell of prepared images, see `Network`, also for `valid`.
 
         Returns:
           logits: float32 [N, classes], the mean over the refined map.
@@ -95,12 +96,15 @@ class ContextNetwork(nn.Module):
             `context` and `logits_2d`, the same refined; with upsampling `pixel_logits`
             [N, h * upsampling, w * upsampling, classes]. Float32, all before any softmax.
         """
-        _, features = self.front_end(images, train)
-        logits, refined = self.context(features.pop("logits_2d"), train)
+        _, features = self.front_end(images, train, valid)
+        valid = behind(valid, layers(*self.stages))
+        logits, refined = self.context(features.pop("logits_2d"), train, valid)
         features |= refined
         if self.upsampling:
             layer = FixedUpsampling(self.upsampling, name=UPSAMPLING)
-            features["pixel_logits"] = layer(features["context"])
+            if self.context.context.padding == "none":
+                valid = behind(valid, layers(*self.context.table))
+            features["pixel_logits"] = layer(cut(features["context"], valid))
         return logits, features
 
 

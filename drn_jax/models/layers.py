@@ -1,4 +1,5 @@
-"""The two layers that every network here is made of: dilated convolution and batch norm."""
+"""The two layers that every network here is made of: dilated convolution and batch norm; and what
+both are spared in maps that are partly filler (`Extent`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,14 @@ from jax import lax
 from drn_jax.errors import UserError, nearest
 
 Statistics = Literal["global", "group", "frozen"]
+
+Extent = jax.Array | None
+"""Of every example of a map [N, H, W, C] its own rows and columns, counted from the upper left,
+int32 [N, 2]; what lies beyond is filler. None: all of the map is its own.
+
+How extents change from layer to layer is `stages.strided`, as for whole maps. A convolution whose
+kernel is 1 keeps every cell to itself; all others, and poolings, must find beyond the extent what
+they find beyond the edge of a map: `cut` goes before them."""
 
 fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """N(0, sqrt(2 / (k * k * outputs))): how fyu/drn draws every convolution, the classifier too."""
@@ -46,6 +55,35 @@ def dilated_conv(
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+
+
+def cut(x: jax.Array, extent: Extent) -> jax.Array:
+    """[N, H, W, C] with 0 beyond the extent: what a convolution's padding would be.
+
+    For a pooling the padding is -inf, and 0 as good behind a ReLU: a window of the extent, also
+    one that hangs over its edge, holds a cell of it, and that is no less than 0.
+    """
+    if extent is None:
+        return x
+    for axis in (1, 2):
+        places = lax.broadcasted_iota(jnp.int32, (x.shape[0], x.shape[axis]), 1)
+        inside = jnp.expand_dims(places < extent[:, axis - 1, None], (3 - axis, 3))
+        x = jnp.where(inside, x, jnp.zeros((), x.dtype))
+    return x
+
+
+def mean_over(x: jax.Array, extent: Extent, dtype: Any) -> jax.Array:
+    """The mean of [N, H, W, C] over the cells of the extent, [N, 1, 1, C] in `dtype`."""
+    if extent is None:
+        return x.mean((1, 2), keepdims=True, dtype=dtype)
+    count = extent.prod(1).astype(dtype)[:, None, None, None]
+    return cut(x, extent).sum((1, 2), keepdims=True, dtype=dtype) / count
+
+
+def check_extent(valid: Extent, train: bool) -> None:
+    """Raise ValueError for filler in training: batch norm would count it."""
+    if train and valid is not None:
+        raise ValueError("`valid` is for inference: a training batch has no filler")
 
 
 def max_pool(

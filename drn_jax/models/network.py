@@ -1,6 +1,6 @@
 """The network that a stage table describes, fully convolutional up to its last pooling."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal
 
@@ -13,11 +13,15 @@ from drn_jax.models import stages as tables
 from drn_jax.models.layers import (
     BatchNorm,
     DilatedConv,
+    Extent,
     Norm,
     at_least_float32,
+    check_extent,
+    cut,
     fan_in_normal,
     fan_out_normal,
     max_pool,
+    mean_over,
 )
 
 Remat = Literal["none", "level", "block"]
@@ -36,6 +40,22 @@ def layer(spec: tables.Conv, conv: Callable[..., DilatedConv]) -> DilatedConv:
     )
 
 
+def convolved(
+    spec: tables.Conv, conv: DilatedConv, x: jax.Array, extent: Extent
+) -> tuple[jax.Array, Extent]:
+    """The map behind the convolution that `spec` describes, and its extent."""
+    if spec.kernel > 1:
+        x = cut(x, extent)
+    return conv(x), behind(extent, (spec,))
+
+
+def behind(extent: Extent, layers: Iterable[tables.Conv | tables.Stage]) -> Extent:
+    """The extent behind convolutions and poolings, one behind another."""
+    for layer in layers:
+        extent = None if extent is None else tables.strided(extent, layer) * (extent > 0)
+    return extent
+
+
 class ResidualBlock(nn.Module):
     """One `stages.Block`: convolutions, batch norm, ReLU, and the shortcut before the last ReLU."""
 
@@ -44,17 +64,19 @@ class ResidualBlock(nn.Module):
     norm: Callable[..., BatchNorm]
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        def conv_norm(spec: tables.Conv, y: jax.Array) -> jax.Array:
-            return self.norm(name=spec.norm)(layer(spec, self.conv)(y), train)
+    def __call__(self, x: jax.Array, train: bool, extent: Extent = None) -> jax.Array:
+        def conv_norm(spec: tables.Conv, y: jax.Array, extent: Extent) -> tuple[jax.Array, Extent]:
+            y, extent = convolved(spec, layer(spec, self.conv), y, extent)
+            return self.norm(name=spec.norm)(y, train), extent
 
         *inner, last = self.block.path
-        y = x
+        y, behind = x, extent
         for spec in inner:
-            y = nn.relu(conv_norm(spec, y))
-        y = conv_norm(last, y)
+            y, behind = conv_norm(spec, y, behind)
+            y = nn.relu(y)
+        y, _ = conv_norm(last, y, behind)
         if isinstance(self.block.shortcut, tables.Conv):
-            y = y + conv_norm(self.block.shortcut, x)
+            y = y + conv_norm(self.block.shortcut, x, extent)[0]
         elif self.block.shortcut == "identity":
             y = y + x
         return nn.relu(y)
@@ -70,25 +92,32 @@ class Level(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, extent: Extent = None) -> jax.Array:
         residual_block = _recomputed(ResidualBlock) if self.remat else ResidualBlock
         for block in tables.blocks(self.stage, x.shape[-1]):
-            x = residual_block(block, self.conv, self.norm, name=block.name)(x, train)
+            x = residual_block(block, self.conv, self.norm, name=block.name)(x, train, extent)
+            extent = behind(extent, block.path)
         return x
 
 
 def _recomputed(module: type[nn.Module]) -> Any:
-    """The module, whose backward pass keeps only `x` of `(self, x, train)` and computes the rest
-    again. Parameters keep their names."""
+    """The module, whose backward pass keeps only `x` of `(self, x, train, extent)` and computes the
+    rest again. Parameters keep their names."""
     return nn.remat(module, static_argnums=(2,))
 
 
 def plain_conv(
-    stage: tables.Stage, inputs: int, dtype: Any, kernel_init: Callable[..., jax.Array]
-) -> DilatedConv:
-    """The convolution of a "plain" row; its parameters bear the row's name."""
-    [conv] = next(tables.blocks(stage, inputs)).path
-    return layer(conv, partial(DilatedConv, dtype=dtype, kernel_init=kernel_init))
+    stage: tables.Stage,
+    x: jax.Array,
+    extent: Extent,
+    dtype: Any,
+    kernel_init: Callable[..., jax.Array],
+) -> tuple[jax.Array, Extent]:
+    """`x` behind the convolution of a "plain" row, whose parameters bear the row's name; and the
+    extent there."""
+    [spec] = next(tables.blocks(stage, x.shape[-1])).path
+    conv = layer(spec, partial(DilatedConv, dtype=dtype, kernel_init=kernel_init))
+    return convolved(spec, conv, x, extent)
 
 
 def activate(stage: tables.Stage, x: jax.Array, train: bool) -> jax.Array:
@@ -130,12 +159,17 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, train: bool = False
+        self, images: jax.Array, train: bool = False, valid: Extent = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Classify float images [N, H, W, 3], prepared as `inputs.Preprocess` does.
 
         `train` uses and updates the batch statistics (`mutable=["batch_stats"]`), and drops out
         where the table says so (`rngs={"dropout": key}`).
+
+        `valid`, int32 [N, 2], in inference only: the rows and columns of each input, counted from
+        the upper left, that are image (its margin included), of which a cell must be left; the rest
+        is filler. Logits are those of the image alone, and so are the cells of every map within the
+        image's own extent there (`behind`); what lies beyond means nothing.
 
         Returns:
           logits: float32 [N, num_classes], the classifier on the mean over the last map.
@@ -143,9 +177,10 @@ class Network(nn.Module):
             [N, h, w, num_classes]: the classifier at every cell, whose mean over the cells is
             `logits` (DRN paper, section 4). With s the output stride and p the table's
             `surroundings`, h = ceil((H - 2p)/s), and w likewise.
-        Raises: UserError for images too small to leave a cell.
+        Raises: UserError for images too small to leave a cell; ValueError for `valid` in training.
         """
-        _check_size(self.stages, images)
+        check_size(self.stages, *images.shape[1:3])
+        check_extent(valid, train)
         conv = partial(DilatedConv, dtype=self.dtype)
         norm = partial(
             BatchNorm, dtype=self.dtype, running_variance=self.running_variance, norm=self.norm
@@ -156,23 +191,25 @@ class Network(nn.Module):
         x = images
         for stage in self.stages:
             if stage.kind == "max_pool":
-                padding = tables.pool_padding(stage)
+                padding, x = tables.pool_padding(stage), cut(x, valid)
                 x = max_pool(x, stage.kernel, stage.stride, padding, ceil=stage.ceil)
             elif stage.kind == "plain":
-                x = plain_conv(stage, x.shape[-1], self.dtype, fan_in_normal)(x)
+                x, _ = plain_conv(stage, x, valid, self.dtype, fan_in_normal)
                 x = activate(stage, x, train)
             else:
-                x = level(stage, conv, norm, by_block, name=stage.name)(x, train)
+                x = level(stage, conv, norm, by_block, name=stage.name)(x, train, valid)
+            valid = behind(valid, tables.layers(stage))
             features[stage.name] = x
         exact = at_least_float32(self.dtype)
-        head = plain_conv(self.table[-1], x.shape[-1], exact, self.head_init)
-        pooled = x.mean((1, 2), keepdims=True, dtype=exact)
+        [spec] = next(tables.blocks(self.table[-1], x.shape[-1])).path
+        head = layer(spec, partial(DilatedConv, dtype=exact, kernel_init=self.head_init))
+        pooled = mean_over(x, valid, exact)
         features["logits_2d"] = head(x)
         return head(pooled)[:, 0, 0, :], features
 
 
-def _check_size(stages: tuple[tables.Stage, ...], images: jax.Array) -> None:
-    height, width = images.shape[1:3]
+def check_size(stages: tuple[tables.Stage, ...], height: int, width: int) -> None:
+    """Raise UserError for an input too small to leave a cell."""
     if tables.cells(stages, min(height, width)) == 0:
         raise UserError(
             f"images of {height}x{width} are too small for this network: it needs at least "

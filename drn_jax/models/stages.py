@@ -9,7 +9,12 @@ parameter names.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Literal
+from typing import Literal, TypeVar
+
+import jax
+
+Size = TypeVar("Size", int, jax.Array)
+"""Cells along an axis: of one map, or integers of any shape, also traced."""
 
 Kind = Literal["conv", "basic", "bottleneck", "plain", "max_pool"]
 """What a row is made of: convolutions with batch norm ("conv"), the residual blocks of He et al.
@@ -152,7 +157,7 @@ def pool_padding(stage: Stage) -> int:
     return stage.kernel // 2 if stage.padding is None else stage.padding
 
 
-def strided(size: int, layer: Conv | Stage) -> int:
+def strided(size: Size, layer: Conv | Stage) -> Size:
     """Cells along an axis of `size` behind a convolution or a pooling row; 0 if none is left."""
     if isinstance(layer, Conv):
         reach, room = layer.dilation * (layer.kernel - 1), size + 2 * layer.padding
@@ -160,24 +165,31 @@ def strided(size: int, layer: Conv | Stage) -> int:
         reach, room = layer.kernel - 1, size + 2 * pool_padding(layer)
         if layer.ceil:
             room += (reach + 1 - room) % layer.stride
-    return max(0, (room - reach - 1) // layer.stride + 1)
+    steps = (room - reach - 1) // layer.stride + 1
+    return steps * (steps > 0)
 
 
-def cells(stages: tuple[Stage, ...], size: int) -> int:
+def cells(stages: tuple[Stage, ...], size: Size) -> Size:
     """Cells of the last map along an axis for an input of `size` pixels; 0 if none is left."""
     for stage in stages:
         size = row_cells(stage, size)
     return size
 
 
-def row_cells(stage: Stage, size: int) -> int:
+def row_cells(stage: Stage, size: Size) -> Size:
     """Cells along an axis of `size` behind one row."""
-    if stage.kind == "max_pool":
-        return strided(size, stage) if size else 0
-    for block in blocks(stage, stage.channels):
-        for conv in block.path:
-            size = strided(size, conv) if size else 0
+    for layer in layers(stage):
+        size = strided(size, layer) * (size > 0)
     return size
+
+
+def layers(*stages: Stage) -> Iterator[Conv | Stage]:
+    """The convolutions and poolings of rows one behind another, shortcuts aside."""
+    for stage in stages:
+        if stage.kind == "max_pool":
+            yield stage
+        for block in blocks(stage, stage.channels):
+            yield from block.path
 
 
 def least_size(stages: tuple[Stage, ...]) -> int:

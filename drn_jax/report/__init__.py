@@ -8,6 +8,6 @@
 Of these only `curves` and the heat maps need matplotlib, which they import when they are called.
 """
 
-from drn_jax.report.html import ClassRow, Panel, Report, write
+from drn_jax.report.html import ClassRow, Panel, Report, Table, write
 
-__all__ = ["ClassRow", "Panel", "Report", "write"]
+__all__ = ["ClassRow", "Panel", "Report", "Table", "write"]

@@ -175,6 +175,6 @@ def _pace(row: Mapping[str, float]) -> list[str]:
     return told
 
 
-def scores(values: Mapping[str, float]) -> str:
-    """Scores in one line, as `val_*` in metrics.jsonl."""
-    return "  ".join(f"val_{name} {value:.4f}" for name, value in values.items())
+def scores(values: Mapping[str, float], prefix: str = "val_") -> str:
+    """Scores in one line, by default as `val_*` in metrics.jsonl."""
+    return "  ".join(f"{prefix}{name} {value:.4f}" for name, value in values.items())

@@ -103,6 +103,27 @@ def panels(rows: Iterable[Row]) -> dict[str, str]:
     }
 
 
+def lines(
+    key: str,
+    title: str,
+    x: str,
+    y: str,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+) -> str:
+    """One set of axes with several curves, as an `<svg>` element.
+
+    Args:
+      key: unlike that of any other panel of the page.
+      x, y: labels of the axes.
+      curves: (places, values) by name; what is not finite is left out.
+    """
+    drawn = []
+    for name, (places, values) in curves.items():
+        pairs = [(a, b) for a, b in zip(places, values, strict=True) if math.isfinite(a + b)]
+        drawn.append(_Curve(name, [a for a, _ in pairs], [b for _, b in pairs]))
+    return _panel(key, title, x, y, drawn, whole=False)
+
+
 def _name(key: str) -> str:
     """What a score is called in the legend: val_top5 -> top-5, val_pixel_accuracy -> ..."""
     name = key.removeprefix("val_").replace("_", " ").replace("miou", "mean IoU")
@@ -123,8 +144,10 @@ def _curve(
     return _Curve(name, steps, values, marked)
 
 
-def _panel(key: str, title: str, step: str, unit: str, curves: Sequence[_Curve]) -> str:
-    """One set of axes as an `<svg>` element."""
+def _panel(
+    key: str, title: str, step: str, unit: str, curves: Sequence[_Curve], whole: bool = True
+) -> str:
+    """One set of axes as an `<svg>` element; `whole`: steps are whole numbers."""
     from matplotlib import style
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
@@ -144,8 +167,8 @@ def _panel(key: str, title: str, step: str, unit: str, curves: Sequence[_Curve])
                 markersize=3.5,
             )
         axes.set(title=title, xlabel=step, ylabel=unit)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=whole))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}" if whole else "{x:g}"))
         axes.yaxis.set_major_locator(MaxNLocator(6))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.grid(False)
@@ -157,7 +180,9 @@ def _panel(key: str, title: str, step: str, unit: str, curves: Sequence[_Curve])
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     ends = ", ".join(f"{curve.name} {curve.values[-1]:.4g}" for curve in curves)
-    label = f"{title}, {unit}, at step {max(c.steps[-1] for c in curves):,.0f}: {ends}"
+    last = max(curve.steps[-1] for curve in curves)
+    at = f"step {last:,.0f}" if whole else f"{step} {last:.4g}"
+    label = f"{title}, {unit}, at {at}: {ends}"
     return _inline(file.getvalue(), key, label)
 
 

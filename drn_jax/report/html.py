@@ -1,6 +1,7 @@
 """The report of a run as one HTML file that needs nothing else: no network, no other file.
 
-It reads as: title, result in one sentence, scores, curves, classes, pictures, how it was made.
+It reads as: title, result in one sentence, scores, tables, curves, classes, pictures, how it was
+made.
 All text is escaped; only `Report.curves` is taken as the markup it is.
 """
 
@@ -47,6 +48,18 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Rows of text under a heading."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    """The first column is text, the others are figures."""
+    notes: Sequence[str] = ()
+    """Sentences below the table."""
+
+
+@dataclass(frozen=True)
 class Report:
     """All that the page shows; what is empty is left out."""
 
@@ -59,8 +72,11 @@ class Report:
     """How it was made: model, parameters, data set, device, versions, checkpoint step..."""
     command: str = ""
     """What to type to make it again."""
+    tables: Sequence[Table] = ()
     curves: str = ""
-    """Trusted markup, from `curves.svg`."""
+    """Trusted markup, from `curves.svg` or `curves.lines`."""
+    curves_title: str = "Training"
+    """What the curves are of."""
     per_class: Sequence[ClassRow] = ()
     panels: Sequence[Panel] = ()
     heat: str = ""
@@ -75,7 +91,11 @@ def write(path: str | os.PathLike[str], report: Report) -> None:
 def render(report: Report) -> str:
     """The page as text; the same text for the same report."""
     sections = (
-        _section("curves", "Training", f'<div class="curves">{report.curves}</div>')
+        *(
+            _section(f"table{i}", escape(t.title), _text_table(t))
+            for i, t in enumerate(report.tables)
+        ),
+        _section("curves", report.curves_title, f'<div class="curves">{report.curves}</div>')
         if report.curves
         else "",
         _section("classes", "Per class", _table(report.per_class)) if report.per_class else "",
@@ -126,6 +146,24 @@ def _scores(scores: Mapping[str, float]) -> str:
         first = ' class="headline"' if not parts else ""
         parts.append(f"<div{first}><dt>{escape(name)}</dt><dd>{shown}</dd></div>")
     return f'<dl class="scores">{"".join(parts)}</dl>' if parts else ""
+
+
+def _text_table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
+    body = "".join(
+        f'<tr><th scope="row">{escape(first)}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in rest)
+        + "</tr>\n"
+        for first, *rest in table.rows
+    )
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    drawn = (
+        f'<div class="scroll"><table class="classes"><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}</tbody></table></div>"
+        if table.rows
+        else ""
+    )
+    return drawn + (f'<ul class="notes">{notes}</ul>' if notes else "")
 
 
 def _table(rows: Sequence[ClassRow]) -> str:

@@ -63,6 +63,7 @@ table { border-collapse: collapse; }
 }
 .classes tbody tr:hover { background: var(--card); }
 .classes .share { width: 32%; }
+.notes { margin: 1rem 0 0; padding-left: 1.2rem; max-width: 50rem; color: var(--quiet); }
 .bar { display: flex; align-items: center; justify-content: flex-end; gap: 0.75rem; }
 .bar i { flex: 1; min-width: 2.5rem; height: 0.7rem; background: var(--card); border-radius: 2px; }
 .bar i::before {

@@ -1,0 +1,1 @@
+"""How trained networks are judged: whole images, at full resolution, as published."""
