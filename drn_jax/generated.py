@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Score, print, write. Raises: UserError for whatever can't be, before anything is computed
     where that can be told."""
     # A second that --help need not wait for.
-    from drn_jax import places, trained
+    from drn_jax import places, runtime, trained
     from drn_jax.data.files import folder_files, require_folder
     from drn_jax.evaluation import generated
     from drn_jax.evaluation.cityscapes import require_classes
@@ -112,6 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
     images, labels = folder_files(arguments.images), folder_files(arguments.labels_dir)
     endings = arguments.image_ending, arguments.label_ending
     named = generated.match(images, labels, arguments.labels, endings, arguments.partial)
+    runtime.keep_compiled()
     network = trained.load(arguments.workdir, arguments.checkpoint, arguments.data_dir)
     if not isinstance(network.task, Segmentation):
         raise UserError(

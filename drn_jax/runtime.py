@@ -51,7 +51,7 @@ def start() -> None:
     Raises: UserError if the others can't be found.
     """
     given = flags.FLAGS
-    _keep_compiled(given.compiled)
+    keep_compiled(given.compiled)
     if given.distributed or given.coordinator:
         _join(given.coordinator, given.processes, given.process)
     elif given["processes"].present or given["process"].present:
@@ -129,7 +129,11 @@ def _fail_together() -> None:
     cli.on_failure.append(tell)
 
 
-def _keep_compiled(folder: str) -> None:
+def keep_compiled(folder: str = "") -> None:
+    """Keep compiled programs in a folder for later runs; "": in the default one, "off": nowhere.
+
+    Raises: UserError for a folder that can't be made.
+    """
     if folder == "off":
         jax.config.update("jax_enable_compilation_cache", False)
         return

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drn_jax import config, generated, models, trained
+from drn_jax import config, generated, models, runtime, trained
 from drn_jax.data.labels.cityscapes import CITYSCAPES
 from drn_jax.evaluation.scores import confusion
 from drn_jax.training.checkpoint import Checkpoints
@@ -77,6 +77,7 @@ def score(place, monkeypatch, capsys):
     def score(*args, workdir="streets"):
         given = {"workdir": workdir, "images": "made", "labels_dir": "drawn"}
         flags = [f"--{name}={place / value}" for name, value in given.items()]
+        monkeypatch.setattr(runtime, "keep_compiled", lambda: None)
         monkeypatch.setattr(sys, "argv", ["generated", *flags, *map(str, args)])
         try:
             generated.main()

@@ -15,7 +15,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from drn_jax import config, models, trained
+from drn_jax import config, models, runtime, trained
 from drn_jax.data.image import decode_rgb
 from drn_jax.data.labels.cityscapes import CITYSCAPES
 from drn_jax.errors import UserError
@@ -40,6 +40,7 @@ def predict(monkeypatch, capsys):
     """`predict(*args)`: exit status and output of the command."""
 
     def predict(*args):
+        monkeypatch.setattr(runtime, "keep_compiled", lambda: None)
         monkeypatch.setattr(sys, "argv", ["predict", *map(str, args)])
         with pytest.raises(SystemExit) as stopped:
             command.main()

@@ -1,13 +1,15 @@
 """A checkpoint alone, without its data set, is enough to use a network."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drn_jax import config, experiment, models, trained
+from drn_jax import config, models, trained
+from drn_jax.data.dataset import Dataset
 from drn_jax.errors import UserError
 from drn_jax.models.context import Context
 from drn_jax.training.checkpoint import Checkpoints
@@ -105,11 +107,14 @@ def test_a_context_module_comes_with_its_front_end(tmp_path, front):
     assert found.classes == ("sky", "road", "car")
 
 
-def test_train_saves_what_is_known_of_a_set():
-    given = config.parse(
-        dataclasses.asdict(settings()) | {"data": {"name": "digit_scenes", "crop": (64, 64)}}
+def test_what_is_known_of_a_set_survives_json():
+    dataset = Dataset(
+        "tiny", ("a", "b"), (), (), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), colors=((1, 2, 3), (4, 5, 6))
     )
-    dataset = experiment.build(given).dataset
-    told = trained.known(dataset)
-    assert told["classes"] == list(dataset.classes)
-    assert tuple(told["mean"]) == dataset.mean
+    told = json.loads(json.dumps(trained.known(dataset)))
+    assert told == {
+        "classes": ["a", "b"],
+        "colors": [[1, 2, 3], [4, 5, 6]],
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+    }

@@ -10,7 +10,7 @@ over classes. In the paper's words
 Boxes are (x1, y1, x2, y2) in edges: cell k covers [k, k + 1). So an area counts cells, and b_i is
 unique also where the paper's (w2 - w1)(h2 - h1) is 0 for all boxes of one column. B_i asks for no
 connected component: b_i spans all such cells. Of an empty mask every box is a cover; the paper says
-nothing of it, and here b_i is the whole map then.
+nothing of it, and here b_i is the whole image then, beyond the crop that the map is of.
 """
 
 from dataclasses import dataclass
@@ -98,23 +98,26 @@ def score_boxes(f: jax.Array, classes: jax.Array, thresholds: jax.Array) -> jax.
 
 
 def tight(values: jax.Array, thresholds: jax.Array) -> jax.Array:
-    """The smallest box around all cells above each threshold, the whole map where there is none:
-    [..., h, w] and [T] -> float32 [..., T, 4], cells. NaN is above nothing."""
+    """The smallest box around all cells above each threshold: [..., h, w] and [T] ->
+    float32 [..., T, 4], cells. NaN is above nothing. Where no cell is, the box has no bounds:
+    (-inf, -inf, inf, inf), which `to_pixels` cuts to the image."""
     values = jnp.where(jnp.isnan(values), -jnp.inf, values)
     # A column is in the box if its greatest value is above: no mask of a threshold is ever made.
     x1, x2 = _extent(values.max(-2), thresholds)
     y1, y2 = _extent(values.max(-1), thresholds)
-    return jnp.stack([x1, y1, x2, y2], -1).astype(jnp.float32)
+    return jnp.stack([x1, y1, x2, y2], -1)
 
 
 def _extent(profile: jax.Array, thresholds: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The first place of [..., n] above each threshold, and the place after the last: [..., T]; 0
-    and n where there is none."""
+    """The first place of [..., n] above each threshold, and the place after the last: float32
+    [..., T]; infinite where there is none."""
     line = profile[..., None, :]
     above = line > thresholds.reshape(*(1,) * (line.ndim - 2), -1, 1)
     count = profile.shape[-1]
-    # Of equals argmax takes the first: 0 where none is above, so that both ends are the map's.
-    return above.argmax(-1), count - above[..., ::-1].argmax(-1)
+    some = above.any(-1)
+    # Of equals argmax takes the first.
+    first, last = above.argmax(-1), count - above[..., ::-1].argmax(-1)
+    return jnp.where(some, first, -jnp.inf), jnp.where(some, last, jnp.inf)
 
 
 def _of_classes(f: jax.Array, classes: jax.Array) -> jax.Array:
@@ -126,12 +129,16 @@ def _of_classes(f: jax.Array, classes: jax.Array) -> jax.Array:
 def to_pixels(cells: jax.Array, stride: int, geometry: Geometry) -> jax.Array:
     """Boxes [N, ..., 4] in cells of a crop's map -> in pixels of the original image.
 
-    Cell k covers the crop's pixels from stride*k to stride*(k + 1), as far as the crop goes.
+    Cell k covers the crop's pixels from stride*k to stride*(k + 1), as far as the crop goes. A box
+    without bounds becomes the whole image.
     """
     height, width = jnp.asarray(geometry.size).T
     edges = jnp.stack([width, height, width, height], -1)
     edges = edges.reshape(len(cells), *(1,) * (cells.ndim - 2), 4)
-    return geometry.to_image(jnp.minimum(stride * cells, edges))
+    inside = jnp.where(jnp.isinf(cells), cells, jnp.minimum(stride * cells, edges))
+    tall, wide = jnp.asarray(geometry.original).T
+    image = jnp.stack([wide, tall, wide, tall], -1).reshape(edges.shape)
+    return jnp.clip(geometry.to_image(inside), 0, image)
 
 
 def iou(a: jax.Array, b: jax.Array) -> jax.Array:

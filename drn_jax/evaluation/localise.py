@@ -261,8 +261,8 @@ class Scorer:
             int(sums["top1"]) / count,
             int(sums["top5"]) / count,
             thresholds,
-            1 - sums["top1_localised"] / count,
-            1 - sums["top5_localised"] / count,
+            (count - sums["top1_localised"]) / count,
+            (count - sums["top5_localised"]) / count,
             sums["gt_known"] / count,
             sums["box_accuracy"] / count,
         )

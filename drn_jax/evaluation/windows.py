@@ -109,10 +109,11 @@ def along(table: tuple[Stage, ...], length: int, side: int, margin: int = 0) -> 
 
     Raises: UserError where the image must be cut and the window gives no cell between two cuts.
     """
-    if length > side and side < least_side(table, margin):
+    least = least_side(table, margin)
+    if side < min(length, least):
         raise UserError(
             f"an image of {length} pixels is cut into windows of {side}, too small for this "
-            f"network, of which a cell sees more: give a side of at least {least_side(table, margin)}"
+            f"network, of which a cell sees more: give a side of at least {least}"
         )
     length, side = length + 2 * margin, side + 2 * margin
     count, seen = cells(table, length), reach(table)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TextIO
 
-from drn_jax import places, trained
+from drn_jax import places, runtime, trained
 from drn_jax.config import ClassificationData
 from drn_jax.errors import UserError, nearest
 from drn_jax.evaluation.crops import Crops
@@ -53,6 +53,7 @@ def run(arguments: argparse.Namespace, start: float) -> int:
             f"--out={out}: results are written to a disk, from where they can be copied"
         )
     found, others = files.find(arguments.images, out)
+    runtime.keep_compiled()
     network = trained.load(arguments.workdir, arguments.checkpoint, arguments.data_dir)
     task = network.task.name
     kinds = _kinds(arguments.outputs, task)

@@ -57,7 +57,7 @@ COVERED = np.array(
 def smallest_cover(mask):
     """b_i: of all boxes there are, that of the fewest cells among those that hold the mask."""
     if not mask.any():
-        return 0, 0, WIDTH, HEIGHT
+        return -np.inf, -np.inf, np.inf, np.inf
     covers = (COVERED | ~mask).all((1, 2))
     areas = np.where(covers, COVERED.sum((1, 2)), np.inf)
     assert (areas == areas.min()).sum() == 1
@@ -117,12 +117,12 @@ def test_two_far_cells_are_in_one_box():
     assert box[0, 0, 0].tolist() == [2, 1, 6, 5]
 
 
-def test_a_broken_map_has_the_whole_map_as_its_box():
+def test_the_box_of_a_broken_map_has_no_bounds():
     f = jnp.full((1, 3, 5, 2), jnp.nan)
     thresholds = jnp.array([-jnp.inf, 0.5])
     for boxes in (localisation.boxes, localisation.score_boxes):
         found = boxes(f, jnp.array([[0]]), thresholds)
-        assert found[0, 0].tolist() == [[0, 0, 5, 3]] * 2
+        assert found[0, 0].tolist() == [[-np.inf, -np.inf, np.inf, np.inf]] * 2
 
 
 def test_boxes_of_scores_ask_nothing_of_other_classes(maps, classes):
@@ -281,3 +281,16 @@ def test_thresholds_of_logits_are_values_that_occur():
 def test_settings_that_cannot_be_are_told(settings, says):
     with pytest.raises(UserError, match=says.replace("(", "[(]")):
         Localisation(**settings).check()
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_box_without_bounds_is_the_whole_image_and_not_the_crop(mirrored):
+    def pair(*values):
+        return np.array([values], np.float32)
+
+    geometry = Geometry(pair(5, 7), np.array([mirrored]), pair(16, 16), pair(30, 40), pair(60, 100))
+    cells = jnp.array([[[-jnp.inf, -jnp.inf, jnp.inf, jnp.inf], [0.0, 0.0, 2.0, 2.0]]])
+    found = np.asarray(localisation.to_pixels(cells, 8, geometry))[0]
+    assert found[0].tolist() == [0, 0, 100, 60]
+    x1, x2 = (40 - 23, 40 - 7) if mirrored else (7, 23)
+    np.testing.assert_allclose(found[1], [2.5 * x1, 10, 2.5 * x2, 42], rtol=1e-6)

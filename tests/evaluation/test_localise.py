@@ -128,9 +128,9 @@ def iou_slowly(a, b):
     return wide * tall / (sum(areas) - wide * tall)
 
 
-def box_of_cells(cells, height, width):
+def box_of_cells(cells):
     if not cells:
-        return 0, 0, width, height
+        return None
     ys, xs = zip(*cells, strict=True)
     return min(xs), min(ys), max(xs) + 1, max(ys) + 1
 
@@ -165,6 +165,9 @@ def image_slowly(example, crops, protocol, thresholds, weights):
     label = int(example["label"])
 
     def overlap(box):
+        if box is None:
+            everything = (0, 0, image.shape[1], image.shape[0])
+            return max(iou_slowly(everything, true) for true in example["boxes"].tolist())
         x1, y1, x2, y2 = (STRIDE * edge for edge in box)
         x2, y2 = min(x2, shown.shape[1]), min(y2, shown.shape[0])
         x, y = image.shape[1] / width, image.shape[0] / height
@@ -178,7 +181,7 @@ def image_slowly(example, crops, protocol, thresholds, weights):
             for x in range(w)
             if f[y, x, c] == f[y, x].max() and f[y, x, c] > t
         ]
-        return overlap(box_of_cells(cells, h, w))
+        return overlap(box_of_cells(cells))
 
     predicted = np.argsort(-logits)[:5].tolist()
     hits = {"top1": predicted[0] == label, "top5": label in predicted}
@@ -193,7 +196,7 @@ def image_slowly(example, crops, protocol, thresholds, weights):
     overlaps = []
     for t in SCORE_THRESHOLDS.astype(np.float64):
         cells = [(y, x) for y in range(h) for x in range(w) if own[y, x] > t]
-        overlaps.append(overlap(box_of_cells(cells, h, w)))
+        overlaps.append(overlap(box_of_cells(cells)))
     hits["boxes"] = np.array(overlaps)[None] >= np.array(DELTAS)[:, None]
     return hits
 

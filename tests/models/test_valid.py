@@ -15,8 +15,8 @@ from drn_jax.models.stages import Stage, row_cells, scale_width, strided
 ONES = (1,) * 8
 
 
-def residual(rows):
-    return Network(scale_width(rows, 1 / 16), num_classes=3)
+def residual(rows, **options):
+    return Network(scale_width(rows, 1 / 16), num_classes=3, **options)
 
 
 def front_end(context, upsampling=0):
@@ -35,8 +35,8 @@ def vgg(name, **options):
 
 NETWORKS = {
     "resnet": residual(drn.resnet("basic", (1, 1, 1, 1))),
-    "drn_a": residual(drn.drn_a("bottleneck", (1, 1, 2, 1))),
-    "drn_b": residual(drn.drn_b("basic", ONES)),
+    "drn_a": residual(drn.drn_a("bottleneck", (1, 1, 2, 1)), remat="block"),
+    "drn_b": residual(drn.drn_b("basic", ONES), remat="level"),
     "drn_c": residual(drn.drn_c("bottleneck", ONES)),
     "drn_d": residual(drn.drn_d("basic", ONES)),
     "vgg": vgg("vgg_16"),
