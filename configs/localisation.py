@@ -39,5 +39,5 @@ def get_config(variant: str = "digit_scenes") -> ConfigDict:
         config.data.held_out = 1000
         config.batch_size = 50
         config.epochs = 4
-        config.optimizer.learning_rate = 0.1
+        config.optimizer.learning_rate = 0.03
     return complete(config)

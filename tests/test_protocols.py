@@ -135,7 +135,7 @@ def test_one_crop_of_the_whole_image_is_the_validation_of_training(runs, judge):
     plain, _ = results_of(runs / "classifier", "validation")
     code, _, err = judge("--workdir=classifier", "--crops=1", "--average=logits")
     assert (code, err) == (0, [])
-    one, _ = results_of(runs / "classifier", "1_crops")
+    one, _ = results_of(runs / "classifier", "1_crop")
     assert one["scores"] == pytest.approx(plain["scores"], rel=1e-5)
     assert out[-1] == "  ".join(
         f"val_{name} {plain['scores'][name]:.4f}" for name in ("loss", "top1", "top5")

@@ -43,7 +43,8 @@ class ClassMaps:
     Attributes:
       model, preprocess, variables: the network, what makes its input, and its weights.
       sides: the windows (height, width), by area. An image is computed in the first that holds it
-        whole, or else in pieces of the last. A program is compiled when a window is first used.
+        whole, or else in pieces of the last that can tile. A program is compiled when a window is
+        first used.
       batch: windows computed at a time; one image's are, never several images'.
       stride: pixels between the cells of a map.
       compiled: how many programs have been compiled until now.
@@ -102,9 +103,8 @@ class ClassMaps:
         As if the image were computed whole: h and w are H and W over the stride, rounded up, for
         every network that keeps its borders.
 
-        Raises: UserError for images too small for the network, and for such as no window holds and
-          the last is too small to compute in pieces (`windows.along`); ValueError for what is no
-          image.
+        Raises: UserError for images too small for the network, and for such as no window holds
+          where none can tile (`windows.along`); ValueError for what is no image.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ValueError(f"image: expected uint8 [H, W, 3], got {image.dtype} {image.shape}")
@@ -139,9 +139,12 @@ class ClassMaps:
         return list(product(rows, windows.along(self.table, width, wide, margin)))
 
     def side_for(self, height: int, width: int) -> tuple[int, int]:
-        """The window for an image of `height` x `width`."""
-        holding = (pair for pair in self.sides if height <= pair[0] and width <= pair[1])
-        return next(holding, self.sides[-1])
+        """The window for an image of `height` x `width`: the least that holds it, else the largest
+        of those that can tile."""
+        holding = [pair for pair in self.sides if height <= pair[0] and width <= pair[1]]
+        least = windows.least_side(self.table, self.preprocess.margin)
+        tiling = [pair for pair in self.sides if min(pair) >= least]
+        return holding[0] if holding else (tiling or self.sides)[-1]
 
     def _maps(self, image: np.ndarray, group: Sequence[Piece]) -> jax.Array:
         """The maps of windows, started."""
@@ -174,7 +177,7 @@ def default_sides(table: tuple[Stage, ...], margin: int = 0) -> tuple[int, ...]:
     while 2 * seen.stride * seen.core(largest + 2 * margin) < largest:
         largest += _STEP
     sides = [SMALLEST]
-    while 2 * sides[-1] < largest:
+    while 2.5 * sides[-1] < largest:  # None that would save less than a fifth of the last.
         sides.append(2 * sides[-1])
     return (*sides, largest)
 

@@ -56,7 +56,7 @@ def cropped(run: Experiment, mesh: Mesh, variables: Variables, crops: Crops) -> 
     began = time.perf_counter()
     totals = classification.evaluate(run, variables, mesh, crops)
     protocol = {
-        "name": f"{crops.count}_crops",
+        "name": "1_crop" if crops.count == 1 else "10_crops",
         "resize": crops.resize,
         "crop": crops.crop,
         "crops": crops.count,
@@ -74,7 +74,7 @@ def localised(
     found = report.as_json()
     chosen = found["tuned"]
     named = {
-        "name": f"localisation_{crops.count}_crops",
+        "name": "localisation" + ("" if crops.count == 1 else "_10_crops"),
         "resize": crops.resize,
         "crop": crops.crop,
         "crops": crops.count,
@@ -271,9 +271,10 @@ def _localisation_table(found: Mapping[str, Any]) -> Table:
         ("tuned", "t of the tuning images"),
         ("oracle", "best t on these images"),
         ("unthresholded", "no t"),
+        ("whole_image", "whole images as boxes"),
     ):
         at = found[key]
-        t = "none" if at["threshold"] is None else f"{at['threshold']:.4g}"
+        t = "" if key == "whole_image" else _threshold(at["threshold"])
         shares = (f"{at[name]:.2%}" for name in ("top1_error", "top5_error", "gt_known"))
         rows.append((words, t, *shares))
     boxes = ", ".join(f"{acc:.2%} at {name}" for name, acc in found["max_box_acc"].items())
@@ -281,6 +282,13 @@ def _localisation_table(found: Mapping[str, Any]) -> Table:
     return Table(
         "Localisation", columns, rows, (f"MaxBoxAcc: {boxes.replace('at mean', 'mean')}.",)
     )
+
+
+def _threshold(t: float | None) -> str:
+    """t in words; those of saturated probabilities by how much 1 is above."""
+    if t is None:
+        return "none"
+    return f"1 - {1 - t:.1g}" if 0.999 <= t < 1 else f"{t:.4g}"
 
 
 def _boxed_panels(

@@ -173,11 +173,12 @@ def probability_thresholds() -> np.ndarray:
 
 
 def quantile_thresholds(values: np.ndarray) -> np.ndarray:
-    """Thresholds t of logits, float32 [T], rising: none, and 100 quantiles of the values, finer
-    among the greatest. At the last no cell of these is left."""
+    """Thresholds t of logits, float32 [T], rising: none, 100 quantiles of the values, finer among
+    the greatest, and the greatest number. At the last no cell is left."""
     fine = 1 - 10.0 ** np.linspace(-2, -4, 9)
     shares = np.concatenate([np.linspace(0, 1, 101), fine])
-    return rising([-np.inf], np.quantile(values.astype(np.float64), shares))
+    above_all = [np.finfo(np.float32).max]
+    return rising([-np.inf], np.quantile(values.astype(np.float64), shares), above_all)
 
 
 def rising(*thresholds: ArrayLike) -> np.ndarray:

@@ -137,7 +137,8 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """`tuned`: at the chosen threshold. `oracle`: at the one that suits these images best.
-        `unthresholded`: at none. `max_box_acc`: accuracy by overlap, and the mean. The rest:
+        `unthresholded`: at none. `whole_image`: at one above all responses, where every box is the
+        whole image: what is to be beaten. `max_box_acc`: accuracy by overlap, and the mean. The rest:
         `Curves`."""
         curves = self.curves
         found = curves.max_box_acc
@@ -145,6 +146,7 @@ class Report:
             "tuned": curves.at(self.tuned).as_json(),
             "oracle": curves.at(curves.best).as_json(),
             "unthresholded": curves.at(0).as_json(),
+            "whole_image": curves.at(len(curves.thresholds) - 1).as_json(),
             "max_box_acc": {
                 **{str(delta): float(acc) for delta, acc in zip(DELTAS, found, strict=True)},
                 "mean": float(found.mean()),

@@ -12,7 +12,7 @@ as data, so that one program serves all images, and no [H, W, classes] need exis
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -126,10 +126,9 @@ class PixelScores:
         Raises: as `ClassMaps`, and at every scale.
         """
         out = np.empty((*image.shape[:2], self.task.num_classes), np.float32)
-        for place, parts in self._blocks(image):
+        for place, scores in self._computed(self._combine, image):
             target = out[place]
-            height, width = target.shape[:2]
-            target[:] = np.asarray(self._combine(self._kernel, parts))[:height, :width]
+            target[:] = scores[: target.shape[0], : target.shape[1]]
         return out
 
     def mask(self, image: np.ndarray) -> np.ndarray:
@@ -137,15 +136,29 @@ class PixelScores:
         return self.answer(image)[0]
 
     def answer(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`mask`, and the probability of its class, float32 [H, W]; without `scores`."""
+        """`mask`, and the probability of its class, float32 [H, W], NaN where scores are: both
+        without `scores`' memory."""
         size = image.shape[:2]
         mask = np.empty(size, np.uint8 if self.task.num_classes <= 255 else np.uint16)
         probability = np.empty(size, np.float32)
-        for place, parts in self._blocks(image):
-            best, sure = jax.device_get(self._decide(self._kernel, parts))
+        for place, (best, sure) in self._computed(self._decide, image):
             height, width = mask[place].shape
             mask[place], probability[place] = best[:height, :width], sure[:height, :width]
         return mask, probability
+
+    def _computed(
+        self, program: Callable[..., Any], image: np.ndarray
+    ) -> Iterator[tuple[Any, Any]]:
+        """Every block's place, and what the program makes of it, on the host; the device computes
+        the next while the host takes one."""
+        before = None
+        for place, parts in self._blocks(image):
+            found = place, program(self._kernel, parts)
+            if before is not None:
+                yield before[0], jax.device_get(before[1])
+            before = found
+        if before is not None:
+            yield before[0], jax.device_get(before[1])
 
     def _blocks(self, image: np.ndarray) -> Iterator[tuple[Any, tuple[Part, ...]]]:
         """Every block of the image: its place, and what it is computed from."""

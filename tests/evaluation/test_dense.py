@@ -154,6 +154,8 @@ def test_windows_may_be_rectangles_and_the_smallest_that_holds_the_image_is_take
         (64, 128),
         (64, 128),
     ]
+    thin = maps_of(PADDED, sides=((8, 900), 48))
+    assert (thin.side_for(8, 900), thin.side_for(9, 900)) == ((8, 900), (48, 48))
     image = image_of(61, 127)
     assert len(maps.pieces(61, 127)) == 1
     assert_same(maps(image), whole(PADDED, maps.preprocess, maps.variables, image))

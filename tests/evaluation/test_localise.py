@@ -455,11 +455,16 @@ def test_the_report_is_json_of_shares(mesh):
     assert thresholds[0] is None
     assert thresholds[1:] == sorted(thresholds[1:])
     # Also the copies that fill up a batch have responses, which count for nothing.
-    assert abs(thresholds[-1] - greatest_response(source)) < 1e-4
+    assert abs(thresholds[-2] - greatest_response(source)) < 1e-4
     errors = curves["top1_error"]
     assert len(thresholds) == len(errors) == len(curves["top5_error"]) == len(curves["gt_known"])
     assert found["oracle"]["top1_error"] == min(errors) <= found["tuned"]["top1_error"]
     assert found["unthresholded"]["top1_error"] == errors[0]
+    whole = [
+        max(iou_slowly((0, 0, *example["image"].shape[1::-1]), box) for box in example["boxes"])
+        for example in source.examples
+    ]
+    assert found["whole_image"]["gt_known"] == pytest.approx(np.mean(np.array(whole) > 0.5))
     best = [max(curves["box_accuracy"][str(delta)]) for delta in DELTAS]
     assert [found["max_box_acc"][str(delta)] for delta in DELTAS] == best
     assert found["max_box_acc"]["mean"] == pytest.approx(np.mean(best))
