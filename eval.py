@@ -36,8 +36,9 @@ from drn_jax.evaluation import cityscapes, judge, results
 from drn_jax.evaluation.crops import Crops
 from drn_jax.evaluation.dense import ClassMaps, default_sides, for_memory
 from drn_jax.evaluation.localisation import Localisation
-from drn_jax.evaluation.pixels import PUBLISHED, PixelScores, Scales
+from drn_jax.evaluation.pixels import PixelScores, Scales, factors
 from drn_jax.evaluation.results import Judged, Outcome
+from drn_jax.evaluation.windows import rows_of
 from drn_jax.experiment import Experiment
 from drn_jax.report import console
 from drn_jax.tasks import Segmentation
@@ -170,7 +171,7 @@ def judged_by(run: Experiment, mesh: Mesh, variables: Variables, step: int) -> O
 def full_resolution(run: Experiment, step: int) -> Outcome:
     """A segmenter on whole images, one by one."""
     given = flags.FLAGS
-    scales = dataclasses.replace(scales_of(given.scales), flip=given.flip, combine=given.combine)
+    scales = Scales(factors(given.scales), given.flip, given.combine)
     source = run.pictures
     if given.split == "test":
         if run.dataset.test is None:
@@ -181,7 +182,7 @@ def full_resolution(run: Experiment, step: int) -> Outcome:
     if not isinstance(network.task, Segmentation):
         raise UserError(f"{given.workdir} is no segmentation run")
     margin = network.preprocess.margin
-    table = network.model.table
+    table = rows_of(network.model)
     if given.memory:
         sides = for_memory(table, given.memory, margin)
     else:
@@ -198,19 +199,6 @@ def whole(run: Experiment, source: Source, scales: Scales) -> list[tuple[int, in
         return []
     height, width = source[0]["image"].shape[:2]
     return [(int(height * s), int(width * s)) for s in scales.scales]
-
-
-def scales_of(text: str) -> Scales:
-    """The scales that --scales names."""
-    if text == "published":
-        return PUBLISHED
-    try:
-        found = tuple(float(part) for part in text.split(",")) if text else (1.0,)
-    except ValueError:
-        found = ()
-    if not found or not all(np.isfinite(found)) or min(found) <= 0:
-        raise UserError(f"--scales={text}: give factors above 0 with commas between, or published")
-    return Scales(found)
 
 
 def exporter(run: Experiment, source: Source) -> Write:

@@ -16,7 +16,7 @@ papers choose differently, and often do not say what:
     --score_at     label (default): predictions are resized to the label map's size; seen: the label
                    map is resized to the size that the network saw, as in OASIS and CLADE. Both by
                    nearest neighbour: neither is ever interpolated.
-    --scales       1 (default), or 1,0.5,0.75,1.25,1.5,1.75 for what fyu/drn calls --ms
+    --scales       1 (default), or published, the six of what fyu/drn calls --ms
 
 Score real images the same way, too: theirs is the ceiling.
 """
@@ -96,8 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
     from drn_jax.evaluation import generated
     from drn_jax.evaluation.cityscapes import require_classes
     from drn_jax.evaluation.dense import ClassMaps
-    from drn_jax.evaluation.pixels import PixelScores, Scales
-    from drn_jax.models.context import ContextModule
+    from drn_jax.evaluation.pixels import PixelScores, Scales, factors
     from drn_jax.report import console
     from drn_jax.tasks import Segmentation
 
@@ -105,8 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
     protocol = generated.Protocol(
         _resolution(arguments.resolution), arguments.resize, arguments.score_at
     )
-    scales = Scales(_scales(arguments.scales), arguments.flip)
-    scales.check()
+    scales = Scales(factors(arguments.scales), arguments.flip)
     for folder in (arguments.images, arguments.labels_dir):
         require_folder(folder)
     images, labels = folder_files(arguments.images), folder_files(arguments.labels_dir)
@@ -117,10 +115,6 @@ def run(arguments: argparse.Namespace) -> None:
     if not isinstance(network.task, Segmentation):
         raise UserError(
             f"--workdir={arguments.workdir}: holds a classifier; name a run of segmentation"
-        )
-    if isinstance(network.model, ContextModule):
-        raise UserError(
-            f"--workdir={arguments.workdir}: holds a context module alone; name one with front end"
         )
     if arguments.labels != "ids":
         require_classes(network.classes)
@@ -154,13 +148,6 @@ def _resolution(text: str) -> Any:
     if size is None or not min(int(size[1]), int(size[2])):
         raise UserError(f"--resolution={text}: must be label, image, or HEIGHTxWIDTH like 256x512")
     return int(size[1]), int(size[2])
-
-
-def _scales(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(map(float, text.split(",")))
-    except ValueError:
-        raise UserError(f"--scales={text}: must be numbers with commas, like 0.5,1") from None
 
 
 def _choices(

@@ -138,8 +138,8 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """`tuned`: at the chosen threshold. `oracle`: at the one that suits these images best.
         `unthresholded`: at none. `whole_image`: at one above all responses, where every box is the
-        whole image: what is to be beaten. `max_box_acc`: accuracy by overlap, and the mean. The rest:
-        `Curves`."""
+        whole image: what is to be beaten. `max_box_acc`: accuracy by overlap, and the mean. The
+        rest: `Curves`."""
         curves = self.curves
         found = curves.max_box_acc
         return {

@@ -59,6 +59,24 @@ PUBLISHED = Scales((1.0, 0.5, 0.75, 1.25, 1.5, 1.75))
 """fyu/drn's `--ms`."""
 
 
+def factors(text: str) -> tuple[float, ...]:
+    """The scales that a command line names: numbers with commas, or "published"; "" is one.
+
+    Raises: UserError for anything else.
+    """
+    if text == "published":
+        return PUBLISHED.scales
+    try:
+        found = tuple(float(part) for part in text.split(",")) if text else (1.0,)
+    except ValueError:
+        found = ()
+    if not found or not all(0 < scale < math.inf for scale in found):
+        raise UserError(
+            f"--scales={text}: must be numbers above 0 with commas, as 0.5,1,1.5, or published"
+        )
+    return found
+
+
 class View(NamedTuple):
     """One answer to be combined: a class map and how its pixels become those of the image."""
 

@@ -30,7 +30,7 @@ from drn_jax.errors import UserError
 EXAMPLES = """\
 examples:
   python -m drn_jax.predict --workdir runs/camvid --out seen photos/
-  python -m drn_jax.predict --workdir runs/camvid --out seen --scales 0.5,0.75,1,1.25,1.5 --flip \\
+  python -m drn_jax.predict --workdir runs/camvid --out seen --scales published --flip \\
       --outputs mask,probability photos/
   python -m drn_jax.predict --workdir runs/quickstart --out seen --outputs map,boxes \\
       --threshold 0.3 dog.jpg
@@ -61,7 +61,7 @@ def main() -> None:
     )
     parser.add_argument("--outputs", default="", help="kinds, with commas; default: see above")
     of_pixels = parser.add_argument_group("segmentation")
-    of_pixels.add_argument("--scales", help="of the image, with commas; default 1")
+    of_pixels.add_argument("--scales", help="of the image, with commas, or published; default 1")
     of_pixels.add_argument(
         "--flip", action="store_true", default=None, help="answer for the mirrored image, too"
     )

@@ -15,9 +15,8 @@ from drn_jax.config import ClassificationData
 from drn_jax.errors import UserError, nearest
 from drn_jax.evaluation.crops import Crops
 from drn_jax.evaluation.dense import ClassMaps, for_memory
-from drn_jax.evaluation.pixels import PixelScores, Scales
+from drn_jax.evaluation.pixels import PixelScores, Scales, factors
 from drn_jax.evaluation.windows import rows_of
-from drn_jax.models.context import ContextModule
 from drn_jax.predict import classification, files, pipeline, segmentation, summary
 from drn_jax.predict.pipeline import Answerer, Row
 from drn_jax.report import console
@@ -89,8 +88,6 @@ def run(arguments: argparse.Namespace, start: float) -> int:
 def answerer(arguments: argparse.Namespace, network: Trained, kinds: tuple[str, ...]) -> Answerer:
     """The network with the options of its task. Raises: UserError for one that can't be."""
     task, data = network.task, network.config.data
-    if isinstance(network.model, ContextModule):
-        raise UserError(f"--workdir={arguments.workdir}: a context module alone takes no images")
     for other, options in _OPTIONS.items():
         for option in options:
             if other != task.name and getattr(arguments, option) is not None:
@@ -103,7 +100,7 @@ def answerer(arguments: argparse.Namespace, network: Trained, kinds: tuple[str, 
     class_maps = ClassMaps(network.model, preprocess, network.variables, sides)
     if isinstance(task, Segmentation):
         combine = {"combine": arguments.combine} if arguments.combine else {}
-        scales = Scales(_scales(arguments.scales), bool(arguments.flip), **combine)
+        scales = Scales(factors(arguments.scales or ""), bool(arguments.flip), **combine)
         return segmentation.Segmenter(
             pixels=PixelScores(class_maps, task, scales),
             classes=network.classes,
@@ -131,18 +128,6 @@ def _kinds(asked: str, task: str) -> tuple[str, ...]:
                 f"--outputs={asked}: no {kind!r} of {task}: {nearest(kind, _KINDS[task])}"
             )
     return tuple(kind for kind in _KINDS[task] if kind in kinds)
-
-
-def _scales(asked: str | None) -> tuple[float, ...]:
-    if asked is None:
-        return (1.0,)
-    try:
-        scales = tuple(float(scale) for scale in asked.split(","))
-    except ValueError:
-        scales = ()
-    if not scales or not all(0 < scale < math.inf for scale in scales):
-        raise UserError(f"--scales={asked}: must be numbers above 0 with commas, as 0.5,1,1.5")
-    return scales
 
 
 def _opened(out: str, name: str) -> TextIO:

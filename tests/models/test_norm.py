@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from drn_jax import experiment
+from drn_jax import parts
 from drn_jax.config import parse
 from drn_jax.errors import UserError
 from drn_jax.models import create
@@ -24,12 +24,12 @@ PULL = RNG.normal(size=IMAGES.shape).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def step(variables_of_module):
+def step(variables_of):
     """`step(norm, x, pull, **options)`: output, gradients, and the running averages after it."""
 
     def run(norm, x, pull, train=True, **options):
         layer = BatchNorm(norm=norm, **options)
-        variables = variables_of_module(layer, x, False)
+        variables = variables_of(layer, x, False)
         statistics = variables["batch_stats"]
 
         def forward(params, x):
@@ -164,11 +164,11 @@ def settings(**model):
 
 
 def test_a_configuration_sets_it():
-    assert experiment._network(settings(), 3).norm == Norm()
-    network = experiment._network(settings(norm={"statistics": "group", "group": 4}), 3)
+    assert parts.network(settings(), 3).norm == Norm()
+    network = parts.network(settings(norm={"statistics": "group", "group": 4}), 3)
     assert network.norm == Norm("group", 4)
     behind = settings(norm={"statistics": "frozen"}, context={"layers": 7})
-    assert experiment._network(behind, 3).front_end.norm == Norm("frozen")
+    assert parts.network(behind, 3).front_end.norm == Norm("frozen")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drn_jax import experiment
+from drn_jax import parts
 from drn_jax.config import Model
 from drn_jax.errors import UserError
 from drn_jax.models import create
@@ -26,12 +26,12 @@ KEPT = {"xla_backend_optimization_level": 0, "xla_disable_hlo_passes": "cse_barr
 
 
 @pytest.fixture(scope="module")
-def compiled(variables_of_module):
+def compiled(variables_of):
     """By way of recomputing: the compiled gradient of a network, and its variables."""
     found = {}
     for way in WAYS:
         network = Network(TABLE, num_classes=2, remat=way)
-        variables = variables_of_module(network, IMAGES)
+        variables = variables_of(network, IMAGES)
 
         def step(variables, network=network):
             def loss(params):
@@ -73,8 +73,8 @@ def test_initial_parameters_are_the_same():
 
 
 def test_a_configuration_sets_it():
-    assert experiment._network(Model("drn_d_22"), 3).remat == "none"
-    assert experiment._network(Model("drn_d_22", remat="block"), 3).remat == "block"
+    assert parts.network(Model("drn_d_22"), 3).remat == "none"
+    assert parts.network(Model("drn_d_22", remat="block"), 3).remat == "block"
 
 
 @pytest.mark.parametrize(
