@@ -17,6 +17,7 @@ import numpy as np
 
 from drn_jax import places
 from drn_jax.config import Config
+from drn_jax.errors import UserError
 from drn_jax.evaluation import published, recipes
 from drn_jax.evaluation.published import Published
 from drn_jax.report import ClassRow, Panel, Report, Table, write
@@ -96,8 +97,15 @@ def save(folder: str, judged: Judged, outcome: Outcome, command: str) -> None:
     can't be written to."""
     found = as_json(judged, outcome, command)
     text = json.dumps(found, indent=1, allow_nan=False) + "\n"
-    places.write(places.join(folder, "results.json"), text.encode())
-    write(places.join(folder, "report.html"), page(judged, outcome, command))
+    shown = page(judged, outcome, command)
+    try:
+        places.write(places.join(folder, "results.json"), text.encode())
+        write(places.join(folder, "report.html"), shown)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: results can't be written there ({error.strerror or error}); name another "
+            "folder with --out"
+        ) from error
 
 
 def as_json(judged: Judged, outcome: Outcome, command: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from drn_jax.data.dataset import Dataset, evenly
 from drn_jax.data.files import folder_files
 from drn_jax.data.sources import FileSource
 from drn_jax.errors import UserError
+from drn_jax.evaluation import boxed
 from drn_jax.evaluation.crops import Crops
 from drn_jax.evaluation.localisation import Localisation
 from drn_jax.evaluation.localise import DELTAS, SCORE_THRESHOLDS, evaluate, report, tune
@@ -239,6 +240,7 @@ def compare(found, source, crops, protocol, thresholds):
 
 
 CROP = Crops(resize=19, crop=18)
+TEN = Crops(resize=19, crop=16, count=10)
 PROTOCOLS = {
     "one crop": (CROP, Localisation()),
     "ten crops, another overlap": (dataclasses.replace(CROP, count=10), Localisation(iou=0.3)),
@@ -477,3 +479,21 @@ def test_a_map_that_does_not_cover_the_image_is_refused(mesh):
     run = experiment(OneCell(), 3, source, source)
     with pytest.raises(UserError, match="its 1x1 cells of 4 pixels do not cover an image of 32x32"):
         evaluate(run, {}, mesh, SMALL, Localisation(), source, np.array([0.5]))
+
+
+@pytest.mark.parametrize("crops", [CROP, TEN], ids=["one crop", "ten"])
+def test_single_images_are_judged_as_the_report_counts_them(mesh, crops):
+    source = mixed_scenes(20, 5)
+    run, protocol = mixed_run(source), Localisation(threshold=0.36, iou=0.2)
+    counted = report(run, {}, mesh, crops, protocol).as_json()["tuned"]
+    each = list(boxed.of_images(run, {}, crops, protocol, counted["threshold"], range(20)))
+    assert len(each) == 20
+    right = [one.predicted == one.label and one.overlap > protocol.iou for one in each]
+    assert 1 - np.mean(right) == pytest.approx(counted["top1_error"])
+    assert 0 < np.mean(right) < 1
+    for one, example in zip(each, source.examples, strict=True):
+        assert one.overlap == pytest.approx(
+            max(iou_slowly(one.box, true) for true in example["boxes"]), abs=1e-5
+        )
+        assert one.crop.shape == (crops.crop, crops.crop, 3)
+        assert one.map.max() <= 1

@@ -1,3 +1,4 @@
+import math
 import re
 import subprocess
 import sys
@@ -160,3 +161,13 @@ def test_importing_the_report_imports_no_matplotlib_and_drawing_no_pyplot():
         "assert 'jax' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+def test_lines_are_drawn_by_name_and_what_is_no_number_is_left_out():
+    given = {"a": ([0, 0.5, 1], [3, math.nan, 5]), "b": ([-math.inf, 0.5], [1, 2])}
+    found = curves.lines("errors", "Error", "threshold", "error (%)", given)
+    assert found.startswith("<svg ")
+    assert "Error, error (%), at threshold 1: a 5, b 2" in found
+    for label in ("threshold", "error (%)", ">a<", ">b<"):
+        assert label in found
+    assert "nan" not in found.lower().replace("drn", "")

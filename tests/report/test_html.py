@@ -290,3 +290,14 @@ def test_a_bucket_receives_the_same_page(bucket, tmp_path):
     write("gs://fake/run/report.html", report())
     write(tmp_path / "report.html", report())
     assert (bucket / "run/report.html").read_bytes() == (tmp_path / "report.html").read_bytes()
+
+
+def test_tables_of_text_are_shown_with_their_notes_and_escaped():
+    table = html.Table("Odd <table>", ("score", "here"), (("a & b", "1 %"),), ("<note>",))
+    page = html.render(Report("A", "b", {}, tables=(table,)))
+    assert '<h2 id="table0">Odd &lt;table&gt;</h2>' in page
+    assert '<th scope="row">a &amp; b</th><td>1 %</td>' in page
+    assert "<li>&lt;note&gt;</li>" in page
+    empty = html.Table("None", (), (), ("nothing",))
+    page = html.render(Report("A", "b", {}, tables=(empty,)))
+    assert "<li>nothing</li>" in page
