@@ -1,4 +1,4 @@
-"""Networks whose boxes are compared: one recipe, whatever the network (DRN paper, section 4.2).
+"""Networks whose boxes are compared: one recipe, whatever the network (DRN paper, section 5.2).
 
     python train.py --config=localisation --config.model.name=resnet_18 --workdir=runs/resnet_18
     python train.py --config=localisation:tiny_imagenet --config.data.dir=FOLDER_OR_ZIP \\

@@ -1,4 +1,4 @@
-"""The localisation of a data set scored by the protocol of the DRN paper, 4.1.
+"""The localisation of a data set scored by the protocol of the DRN paper, section 5.2.
 
 A network that learnt classes alone predicts five of them, from one crop or ten, and its class map a
 box for each. Top-1 is right if the class is and its box overlaps a true one by more than half;

@@ -15,7 +15,7 @@ _IMAGENET = {
     "weight_decay": 1e-4,
     "schedule": "step",
 }
-"""DRN paper, section 4.1, and fyu/drn's classify.py."""
+"""DRN paper, section 5.1, and fyu/drn's classify.py."""
 
 _CITYSCAPES = {
     "epochs": 250,
