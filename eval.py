@@ -11,11 +11,12 @@
 The configuration is the one that was trained with, but for `mesh`: each of the devices that are
 there takes images of its own (--config.mesh.spatial=N where an image does not fit into one).
 --config.FIELD=VALUE overrides a field. The scores are those that training printed; on other
-devices, or another mesh, but for rounding.
+devices, or another mesh, but for rounding. --scales, --flip, --boundary, --memory, --export and
+--split go image by image, on the first device.
 
 A page and results.json, which names the protocol to the letter, are written to
-WORKDIR/eval/PROTOCOL. docs/evaluation.md describes the protocols; `python -m drn_jax.summary` puts
-the results of several seeds together.
+WORKDIR/eval/PROTOCOL, in place of what the same protocol left there before. docs/evaluation.md
+describes the protocols; `python -m drn_jax.summary` puts the results of several seeds together.
 """
 
 import dataclasses
@@ -36,12 +37,13 @@ from drn_jax.evaluation import cityscapes, judge, results
 from drn_jax.evaluation.crops import Crops
 from drn_jax.evaluation.dense import ClassMaps, default_sides, for_memory
 from drn_jax.evaluation.localisation import Localisation
-from drn_jax.evaluation.pixels import PixelScores, Scales, factors
+from drn_jax.evaluation.pixels import PixelScores, Scales, factors, scaled
 from drn_jax.evaluation.results import Judged, Outcome
 from drn_jax.evaluation.windows import rows_of
 from drn_jax.experiment import Experiment
 from drn_jax.report import console
 from drn_jax.tasks import Segmentation
+from drn_jax.trained import Trained
 from drn_jax.training import memory, sharding
 from drn_jax.training.checkpoint import Checkpoints
 from drn_jax.training.steps import Variables
@@ -49,7 +51,8 @@ from drn_jax.training.steps import Variables
 Write = Callable[[int, np.ndarray], None]
 """What is done with the mask of every image, by its number."""
 
-OF_CLASSIFIERS = ("crops", "average", "localise", "map", "map_of", "threshold")
+OF_BOXES = ("map", "map_of", "threshold")
+OF_CLASSIFIERS = ("crops", "average", "localise", *OF_BOXES)
 OF_SEGMENTERS = ("scales", "flip", "combine", "boundary", "export", "memory", "split")
 
 
@@ -101,28 +104,23 @@ def main() -> int:
         variables = checkpoints.restore_variables(
             chosen.step, program.abstract_variables(run, mesh)
         )
-        converted = "source" in checkpoints.meta(chosen.step)
-    outcome = judged_by(run, mesh, variables, chosen.step)
-    here = program.here(variables, mesh)
+        meta = checkpoints.meta(chosen.step)
+    check_held_out(settings, config.parse(meta["config"]))
+    network = whole_network(run, program.here(variables, mesh), chosen.step)
+    outcome = judged_by(run, mesh, variables, network)
     if jax.process_index() > 0:
         return 0
-    judged = Judged(
-        config=settings,
-        title=run.title,
-        data=getattr(settings.data, "name", ""),
-        dataset=run.dataset.name,
-        workdir=given.workdir,
-        step=chosen.step,
-        digest=trained.digest(here),
-        converted=converted,
-    )
+    judged = judged_of(run, network, "source" in meta)
     if outcome.per_class:
         console.class_table(outcome.per_class)
     for table in outcome.tables:
         console.table(table.columns, {row[0]: row[1:] for row in table.rows})
         for note in table.notes:
             console.say(note)
-    folder = given.out or places.join(given.workdir, "eval", outcome.protocol["name"])
+    name = outcome.protocol["name"] + ("" if outcome.split == "validation" else f"_{outcome.split}")
+    if given.checkpoint != "best":
+        name += f"_step_{chosen.step}"
+    folder = given.out or places.join(given.workdir, "eval", name)
     results.save(folder, judged, outcome, shlex.join(["python", *sys.argv]))
     console.say(f"report: {places.join(folder, 'report.html')} and results.json; {memory.peak()}")
     console.say(
@@ -141,11 +139,54 @@ def check_flags(settings: config.Config) -> None:
         if flags.FLAGS[name].present:
             kind = "a segmentation" if classifier else "a classification"
             raise UserError(f"--{name} is for {kind} run, and {flags.FLAGS.workdir} is none")
+    for name in OF_BOXES:
+        if flags.FLAGS[name].present and not flags.FLAGS.localise:
+            raise UserError(f"--{name} is for the boxes of --localise, which is not asked for")
     if jax.process_count() > 1 and not as_trained():
         raise UserError(
             "several processes can only repeat the validation of training: start eval.py once, "
             "without --distributed"
         )
+
+
+def check_held_out(settings: config.Config, trained_with: config.Config) -> None:
+    """Raise UserError where images are to be held out that were trained on."""
+    asked, before = (getattr(c.data, "held_out", 0) for c in (settings, trained_with))
+    if asked != before:
+        raise UserError(
+            f"config.data.held_out = {asked}: the network was trained with {before}, which can't "
+            "be changed afterwards"
+        )
+
+
+def whole_network(run: Experiment, variables: Variables, step: int) -> Trained:
+    """The network from images to pixels; of a context module with its front end."""
+    if isinstance(run.config.data, config.MapData):
+        return trained.load(flags.FLAGS.workdir, str(step), config=run.config)
+    return trained.of_run(run, variables, step)
+
+
+def judged_of(run: Experiment, network: Trained, converted: bool) -> Judged:
+    """What the results say of the checkpoint."""
+    judged = Judged(
+        config=run.config,
+        title=run.title,
+        data=getattr(run.config.data, "name", ""),
+        dataset=run.dataset.name,
+        workdir=flags.FLAGS.workdir,
+        step=network.step,
+        digest=network.digest,
+        converted=converted,
+    )
+    front, data = network.front_end, run.config.data
+    if front is None or not isinstance(data, config.MapData):
+        return judged
+    return dataclasses.replace(
+        judged,
+        model=front.config.model.name,
+        data=getattr(front.config.data, "name", ""),
+        front_end={"workdir": data.front_end, "step": front.step, "sha256": front.digest},
+    )
 
 
 def as_trained() -> bool:
@@ -154,7 +195,7 @@ def as_trained() -> bool:
     return not any(given[name].present for name in (*OF_CLASSIFIERS, *OF_SEGMENTERS))
 
 
-def judged_by(run: Experiment, mesh: Mesh, variables: Variables, step: int) -> Outcome:
+def judged_by(run: Experiment, mesh: Mesh, variables: Variables, network: Trained) -> Outcome:
     """The checkpoint by the protocol that the flags say."""
     given, data = flags.FLAGS, run.config.data
     if as_trained():
@@ -165,10 +206,10 @@ def judged_by(run: Experiment, mesh: Mesh, variables: Variables, step: int) -> O
             return judge.cropped(run, mesh, variables, crops)
         protocol = Localisation(given.map, given.threshold, image=given.map_of)
         return judge.localised(run, mesh, variables, crops, protocol)
-    return full_resolution(run, step)
+    return full_resolution(run, network)
 
 
-def full_resolution(run: Experiment, step: int) -> Outcome:
+def full_resolution(run: Experiment, network: Trained) -> Outcome:
     """A segmenter on whole images, one by one."""
     given = flags.FLAGS
     scales = Scales(factors(given.scales), given.flip, given.combine)
@@ -178,7 +219,6 @@ def full_resolution(run: Experiment, step: int) -> Outcome:
             raise UserError(f"--split=test: {run.dataset.name} has no test images with labels")
         source = run.dataset.test
     write: Write = exporter(run, source) if given.export else lambda index, mask: None
-    network = trained.load(given.workdir, str(step), getattr(run.config.data, "dir", ""))
     if not isinstance(network.task, Segmentation):
         raise UserError(f"{given.workdir} is no segmentation run")
     margin = network.preprocess.margin
@@ -198,7 +238,7 @@ def whole(run: Experiment, source: Source, scales: Scales) -> list[tuple[int, in
     if run.dataset.validation_sizes() is not None:
         return []
     height, width = source[0]["image"].shape[:2]
-    return [(int(height * s), int(width * s)) for s in scales.scales]
+    return [scaled((height, width), factor) for factor in scales.scales]
 
 
 def exporter(run: Experiment, source: Source) -> Write:

@@ -23,6 +23,8 @@ from drn_jax.report import console
 MAY_DIFFER = ("seed", "name", *config.BESIDE)
 """Fields in which the configurations of seeds may differ."""
 
+_WEIGHTS = ("init_from", "init_context_from")
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(
@@ -48,12 +50,7 @@ def summarise(given: Sequence[str], protocol: str, out: str) -> int:
     files = [path_of(name, protocol) for name in given]
     found = [read(file) for file in files]
     _require_alike(files, found)
-    # The set and the network are part of what must agree, besides the protocol.
-    alike = [
-        {**one, "protocol": {**one["protocol"], "data": one["data"], "model": one["model"]}}
-        for one in found
-    ]
-    summaries = seeds.summarise(alike, files)
+    summaries = seeds.summarise(found, files)
     rows = {
         name_of(name): (one.words(percent=not name.endswith("loss")),)
         for name, one in summaries.items()
@@ -63,12 +60,15 @@ def summarise(given: Sequence[str], protocol: str, out: str) -> int:
         text = json.dumps(
             {
                 "results": files,
-                "protocol": alike[0]["protocol"],
+                **{name: found[0][name] for name in ("model", "data", "protocol")},
                 "scores": {name: one.as_json() for name, one in summaries.items()},
             },
             indent=1,
         )
-        places.write(out, (text + "\n").encode())
+        try:
+            places.write(out, (text + "\n").encode())
+        except OSError as error:
+            raise UserError(f"--out={out}: can't be written ({error.strerror or error})") from error
         console.say(f"written to {out}")
     return 0
 
@@ -91,8 +91,9 @@ def read(file: str) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: can't be read as JSON ({error})") from None
-    lacking = {"scores", "protocol", "data", "model", "config", "checkpoint"} - set(found)
-    if not isinstance(found, dict) or lacking:
+    needed = ("scores", "protocol", "data", "model", "config", "checkpoint")
+    lacking = [name for name in needed if not isinstance(found, dict) or name not in found]
+    if lacking:
         raise UserError(f"{file}: is no results.json of eval.py, it lacks {', '.join(lacking)}")
     return found
 
@@ -117,12 +118,11 @@ def _require_alike(files: Sequence[str], found: Sequence[dict[str, Any]]) -> Non
 def _recipe(one: dict[str, Any]) -> config.Config:
     """The configuration but for what seeds may differ in."""
     given = {name: value for name, value in one["config"].items() if name not in MAY_DIFFER}
-    data = {
-        name: value for name, value in given["data"].items() if name not in ("dir", "front_end")
-    }
-    if "front_end" in given["data"]:
-        data["front_end"] = ""
-    return config.parse({**given, "data": data, "name": ""})
+    places_of = {name: "" for name in ("dir", "front_end") if name in given["data"]}
+    # Of a run in stages each seed starts from a folder of its own.
+    weights = {name: "another run" if given[name] else "" for name in _WEIGHTS}
+    data = {**given["data"], **places_of}
+    return config.parse({**given, **weights, "data": data, "name": ""})
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from drn_jax import experiment, parts
 from drn_jax.config import Config, MapData, parse
 from drn_jax.data.dataset import Dataset
 from drn_jax.errors import UserError
+from drn_jax.experiment import Experiment
 from drn_jax.models import AnyNetwork, OfImages
 from drn_jax.models.context import ContextModule
 from drn_jax.models.dilation import ContextNetwork
@@ -53,22 +54,27 @@ class Trained:
     """One colour a class, uint8 [classes, 3]."""
     digest: str
     """See `digest`."""
+    front_end: "Trained | None" = None
+    """The front end that a context module was trained behind; `model` holds both."""
 
 
-def load(workdir: str, checkpoint: str = "best", data_dir: str = "") -> Trained:
+def load(
+    workdir: str, checkpoint: str = "best", data_dir: str = "", config: Config | None = None
+) -> Trained:
     """The network of a working directory, of train.py or converted.
 
     Args:
       checkpoint: best, latest, or a step.
       data_dir: where the data set lies now, for checkpoints of a version that did not save what is
         known of it, and of converted ones of unknown classes.
+      config: in place of that which was trained with: of the same network, elsewhere changed.
 
     Raises: UserError if there is no such checkpoint, or a data set is needed and not there.
     """
     with Checkpoints(workdir, must_exist=True) as checkpoints:
         step = checkpoints.choose(checkpoint).step
         meta = checkpoints.meta(step)
-        config = parse(meta["config"])
+        config = config or parse(meta["config"])
         if isinstance(config.data, MapData):
             return _behind_front_end(config, config.data, checkpoints, step, data_dir)
         if "mean" not in meta or data_dir:
@@ -86,6 +92,24 @@ def load(workdir: str, checkpoint: str = "best", data_dir: str = "") -> Trained:
         stride=built.stride,
         classes=classes,
         colors=pictures.palette(len(classes), colors),
+        digest=digest(variables),
+    )
+
+
+def of_run(run: Experiment, variables: Variables, step: int) -> Trained:
+    """The network of a run on images. `variables`: whole on one device (`program.here`)."""
+    classes = run.dataset.classes
+    assert not isinstance(run.model, ContextModule), "of maps: see `load`"
+    return Trained(
+        config=run.config,
+        step=step,
+        model=run.model,
+        variables=variables,
+        preprocess=run.preprocess,
+        task=run.task,
+        stride=run.stride,
+        classes=classes,
+        colors=pictures.palette(len(classes), run.dataset.colors),
         digest=digest(variables),
     )
 
@@ -186,4 +210,5 @@ def _behind_front_end(
         variables=variables,
         task=Segmentation(len(front.classes), front.stride, settings.grid),
         digest=digest(variables),
+        front_end=front,
     )

@@ -149,7 +149,7 @@ def test_full_resolution_at_one_scale_has_the_confusion_of_the_validation(runs, 
     code, out, err = judge("--workdir=segmenter", "--boundary")
     assert (code, err) == (0, [])
     plain, _ = results_of(runs / "segmenter", "validation")
-    full, page = results_of(runs / "segmenter", "full_resolution")
+    full, page = results_of(runs / "segmenter", "full_resolution_boundary")
     assert full["details"]["confusion"] == plain["details"]["confusion"]
     assert full["scores"]["miou"] == plain["scores"]["miou"]
     assert 0 <= full["scores"]["boundary_f"] <= 1
@@ -157,6 +157,52 @@ def test_full_resolution_at_one_scale_has_the_confusion_of_the_validation(runs, 
     assert full["protocol"]["boundary_tolerance"] == 0.0075
     assert "None was published for drn_d_22 on streets" in page
     assert out[-1].startswith("val_miou ")
+
+
+@pytest.mark.long
+def test_an_override_holds_image_by_image_too(runs, judge):
+    corner = "--config.data.grid.alignment=corner"
+    for flags in ([f"--out={runs}/plain"], ["--scales=1", f"--out={runs}/full"]):
+        code, _, err = judge("--workdir=segmenter", corner, *flags)
+        assert (code, err) == (0, [])
+    plain, full = (json.loads((runs / p / "results.json").read_text()) for p in ("plain", "full"))
+    assert full["details"]["confusion"] == plain["details"]["confusion"]
+    assert full["protocol"]["alignment"] == "corner"
+    centre, _ = results_of(runs / "segmenter", "validation")
+    assert centre["details"]["confusion"] != plain["details"]["confusion"]
+
+
+@pytest.mark.long
+def test_a_given_threshold_needs_no_tuning_and_is_told(runs, judge):
+    code, _, err = judge(
+        "--workdir=classifier", "--localise", "--threshold=0.25", "--map=logits", "--map_of=whole"
+    )
+    assert (code, err) == (0, [])
+    found, _ = results_of(runs / "classifier", "localisation_logits_whole_above_0.25")
+    assert found["protocol"]["threshold"] == 0.25
+    assert "tuned_on" not in found["protocol"]
+    assert found["details"]["tuning"] is None
+    assert found["details"]["tuned"]["threshold"] == 0.25
+    for row in found["per_class"]:
+        assert row["images"] == 2
+    localised = sum(row["images"] * row["class_and_box_right"] for row in found["per_class"])
+    assert 1 - localised / 4 == pytest.approx(found["scores"]["localisation_top1_error"])
+    known = sum(row["images"] * row["box_right"] for row in found["per_class"])
+    assert known / 4 == pytest.approx(found["scores"]["gt_known"])
+
+
+@pytest.mark.long
+def test_a_network_that_answers_no_numbers_is_not_scored(runs, judge, tmp_path):
+    with Checkpoints(runs / "segmenter", must_exist=True) as saved:
+        meta = saved.meta(0)
+    found = trained.load(str(runs / "segmenter"))
+    broken = jax.tree.map(lambda a: a * jnp.nan, found.variables)
+    with Checkpoints(tmp_path / "broken") as checkpoints:
+        checkpoints.save_weights(broken, meta)
+    code, _, err = judge(f"--workdir={tmp_path}/broken", "--scales=1")
+    assert (code, len(err)) == (1, 1)
+    assert "the network's answer is not a number" in err[0]
+    assert "val0" in err[0]
 
 
 @pytest.mark.long
@@ -181,6 +227,8 @@ def test_scales_and_flip_have_a_folder_of_their_own(runs, judge):
         (["--workdir=segmenter", "--export=there"], "are not Cityscapes' 19"),
         (["--workdir=segmenter", "--memory=0.0001"], "0.0001 GB are not enough"),
         (["--workdir=classifier", "--crops=5"], "crops"),
+        (["--workdir=classifier", "--threshold=0.5"], "--threshold is for the boxes of --localise"),
+        (["--workdir=classifier", "--config.data.held_out=2"], "was trained with 4"),
         (["--workdir=classifier", "--config.data.crop=80"], "config.data.crop = 80 is larger"),
     ],
 )

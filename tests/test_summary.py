@@ -97,3 +97,30 @@ def test_what_is_no_result_is_named(tmp_path):
     (tmp_path / "results.json").write_text("{}")
     with pytest.raises(UserError, match=r"is no results.json of eval.py, it lacks"):
         summary.summarise([str(tmp_path), str(tmp_path)], "validation", "")
+
+
+def test_seeds_of_a_run_in_stages_start_from_folders_of_their_own(tmp_path, capsys):
+    runs = [
+        write(tmp_path / f"s{i}", i, 0.5 + i / 10, init_from=f"{tmp_path}/s{i}/front_end")
+        for i in range(2)
+    ]
+    assert summary.summarise(runs, "validation", "") == 0
+    alone = write(tmp_path / "alone", 5, 0.5)
+    with pytest.raises(UserError, match=r"config\.init_from"):
+        summary.summarise([runs[0], alone], "validation", "")
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("content", ["3", "null", "[]", "no json"])
+def test_any_other_file_is_one_line(tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(UserError, match=r"results.json: (is no results|can't be read)"):
+        summary.summarise([str(tmp_path), str(tmp_path)], "validation", "")
+
+
+def test_a_summary_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    runs = [write(tmp_path / f"s{i}", i, 0.5 + i / 10) for i in range(2)]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be written"):
+        summary.summarise(runs, "validation", str(tmp_path / "file" / "seeds.json"))
+    capsys.readouterr()

@@ -48,7 +48,10 @@ def write(directory: str, image_name: str, mask: np.ndarray, size: tuple[int, in
             "predict on images of the original size"
         )
     path = path_of(directory, image_name)
-    places.write(path, png(CITYSCAPES.own_ids()[mask]))
+    try:
+        places.write(path, png(CITYSCAPES.own_ids()[mask]))
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror or error})") from error
     return path
 
 

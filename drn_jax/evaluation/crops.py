@@ -1,4 +1,4 @@
-"""Classification as published: one centre crop of the resized image, or ten (DRN paper, section 5.1).
+"""Classification as published: one centre crop of the resized image, or ten (DRN paper, 5.1).
 
 Ten crops are the corners and the centre of the image and of its mirror image, in the order of
 torchvision's TenCrop. The paper averages predictions over them and does not say of which kind: the

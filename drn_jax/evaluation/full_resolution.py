@@ -35,11 +35,15 @@ def evaluate(
       each: called with every example's number and its mask.
       shown: passes the examples on, with a bar.
 
-    Raises: UserError naming an example that can't be read, or has another size than its mask.
+    Raises: UserError naming an example that can't be read, has another size than its mask, or no
+      answer.
     """
     totals: Totals = {"confusion": np.zeros((classes, classes), np.int64)}
     for index, example in enumerate(shown(_examples(source), len(source))):
-        mask, truth = mask_of(example["image"]), example["mask"]
+        try:
+            mask, truth = mask_of(example["image"]), example["mask"]
+        except UserError as error:
+            raise UserError(f"{source.where(index)}: {error}") from None
         if mask.shape != truth.shape:
             raise UserError(
                 f"{source.where(index)}: the image is {mask.shape[0]}x{mask.shape[1]}, its labels "

@@ -1,5 +1,6 @@
 """The protocols by which eval.py judges a checkpoint, each to one `Outcome`."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -11,25 +12,19 @@ from jax.sharding import Mesh
 from drn_jax import program, run_report
 from drn_jax.config import ClassificationData, SegmentationData
 from drn_jax.data.dataset import Source
-from drn_jax.data.labels.camvid import CAMVID, CAMVID_DILATION
 from drn_jax.data.labels.cityscapes import CITYSCAPES
-from drn_jax.data.labels.kitti import KITTI
-from drn_jax.data.labels.pascal_voc import PASCAL_VOC
-from drn_jax.data.labels.space import LabelSpace
 from drn_jax.errors import UserError
 from drn_jax.evaluation import boxed, full_resolution, localise, scores
 from drn_jax.evaluation import crops as classification
 from drn_jax.evaluation.boundary import BoundaryF
 from drn_jax.evaluation.crops import Crops
 from drn_jax.evaluation.localisation import Localisation
-from drn_jax.evaluation.pixels import PixelScores, Scales
+from drn_jax.evaluation.pixels import PUBLISHED, PixelScores, Scales
 from drn_jax.evaluation.results import Outcome
 from drn_jax.experiment import Experiment
 from drn_jax.report import ClassRow, Panel, Table, console, curves, pictures
 from drn_jax.training.evaluate import Totals
 from drn_jax.training.steps import Variables
-
-_SPACES = (CITYSCAPES, CAMVID, CAMVID_DILATION, KITTI, PASCAL_VOC)
 
 
 def as_trained(run: Experiment, mesh: Mesh, variables: Variables) -> Outcome:
@@ -56,7 +51,7 @@ def cropped(run: Experiment, mesh: Mesh, variables: Variables, crops: Crops) -> 
     began = time.perf_counter()
     totals = classification.evaluate(run, variables, mesh, crops)
     protocol = {
-        "name": "1_crop" if crops.count == 1 else "10_crops",
+        "name": ("1_crop" if crops.count == 1 else "10_crops") + _unless(crops.average, "softmax"),
         "resize": crops.resize,
         "crop": crops.crop,
         "crops": crops.count,
@@ -73,8 +68,12 @@ def localised(
     report = localise.report(run, variables, mesh, crops, protocol)
     found = report.as_json()
     chosen = found["tuned"]
+    given = protocol.threshold
+    name = "localisation" if crops.count == 1 else "localisation_10_crops"
+    name += _unless(crops.average, "softmax", "averaged_") + _unless(protocol.map, "softmax")
+    name += _unless(protocol.image, "crop") + ("" if given is None else f"_above_{given:g}")
     named = {
-        "name": "localisation" + ("" if crops.count == 1 else "_10_crops"),
+        "name": name,
         "resize": crops.resize,
         "crop": crops.crop,
         "crops": crops.count,
@@ -82,12 +81,11 @@ def localised(
         "map": protocol.map,
         "map_of": protocol.image,
         "iou_above": protocol.iou,
-        "threshold": "given" if protocol.threshold is not None else "tuned",
-        "tuned_on": "images held out from training"
-        if run.dataset.held_out is not None
-        else "training images",
-        "tuning_images": report.tuning.count,
+        "threshold": "tuned" if given is None else given,
+        **_tuning(run, report),
+        "cell": "stride * k to stride * (k + 1) pixels of the crop",
         "empty_mask": "whole image",
+        "images_without_box": f"{report.curves.left_out} left out",
     }
     headline = {
         "localisation_top1_error": chosen["top1_error"],
@@ -101,7 +99,7 @@ def localised(
     return Outcome(
         protocol=named,
         scores=headline,
-        per_class=(),
+        per_class=_localised_classes(run, report),
         split="validation",
         images=report.curves.count,
         seconds=time.perf_counter() - began,
@@ -137,18 +135,19 @@ def at_full_resolution(
         lambda items, total: console.progress(items, total, "images"),
     )
     seconds = time.perf_counter() - began
-    single = scales.scales == (1.0,)
+    single = scales.scales == (1.0,) and not scales.flip
     protocol = {
-        "name": ("full_resolution" if single else "multi_scale") + ("_flip" if scales.flip else ""),
+        "name": _scaled(scales) + ("_boundary" if boundary else ""),
         "scales": list(scales.scales),
         "flip": scales.flip,
-        "combine": None if single and not scales.flip else scales.combine,
+        "combine": None if single else scales.combine,
         **_grid(run),
     }
     extra: dict[str, float] = {}
     values: dict[str, np.ndarray] = {}
     if outlines:
-        sums = {name.removeprefix("boundary_"): a for name, a in totals.items() if "_" in name}
+        start = "boundary_"
+        sums = {k.removeprefix(start): a for k, a in totals.items() if k.startswith(start)}
         extra = outlines.scores(sums)
         values = {"boundary F": outlines.per_class(sums)}
         protocol["boundary_tolerance"] = outlines.theta
@@ -157,6 +156,44 @@ def at_full_resolution(
         for index in run_report.spread(len(source))
     ]
     return _segmented(run, totals, protocol, seconds, panels, extra, values, split, len(source))
+
+
+def _scaled(scales: Scales) -> str:
+    """The name of a protocol of full resolution."""
+    if scales.scales == (1.0,):
+        name = "full_resolution"
+    elif scales.scales == PUBLISHED.scales:
+        name = "multi_scale"
+    else:
+        name = "scales_" + "_".join(f"{scale:g}" for scale in scales.scales)
+    return name + ("_flip" if scales.flip else "") + _unless(scales.combine, "log_probabilities")
+
+
+def _unless(choice: str, default: str, before: str = "") -> str:
+    """What a choice adds to the name of a protocol; its default nothing."""
+    return "" if choice == default else f"_{before}{choice}"
+
+
+def _tuning(run: Experiment, report: localise.Report) -> dict[str, Any]:
+    """What the threshold was chosen on."""
+    if report.tuning is None:
+        return {}
+    kept = run.dataset.held_out is not None
+    return {
+        "tuned_on": "images held out from training" if kept else "training images",
+        "tuning_images": report.tuning.count,
+    }
+
+
+def _localised_classes(run: Experiment, report: localise.Report) -> list[ClassRow]:
+    found, at = report.curves, report.tuned
+    shares = found.class_localised[:, at], found.class_known[:, at]
+    rows = []
+    for i, (name, count) in enumerate(zip(run.dataset.classes, found.class_count, strict=True)):
+        right, known = (float(share[i]) / count if count else None for share in shares)
+        values = {"images": int(count), "class and box right": right, "box right": known}
+        rows.append(ClassRow(name, None, values))
+    return rows
 
 
 def _classified(
@@ -219,15 +256,10 @@ def _segmented(
 
 
 def _categories(run: Experiment, matrix: np.ndarray) -> dict[str, float]:
-    """IoU of the groups of classes, where the set's classes have groups."""
-    for space in _SPACES:
-        if space.names == run.dataset.classes and len(_groups(space)) > 1:
-            return dict(scores.category_iou(matrix, space))
-    return {}
-
-
-def _groups(space: LabelSpace) -> set[str]:
-    return {label.category for label in space.labels if label.trained and label.category}
+    """IoU of the groups of classes; of all sets here Cityscapes alone has groups."""
+    if run.dataset.classes != CITYSCAPES.names:
+        return {}
+    return dict(scores.category_iou(matrix, CITYSCAPES))
 
 
 def _grid(run: Experiment) -> dict[str, Any]:
@@ -243,16 +275,16 @@ def _grid(run: Experiment) -> dict[str, Any]:
 
 def _localisation_curves(report: localise.Report) -> str:
     found = report.curves
-    places = found.thresholds.tolist()
+    # The last is a number above all, at which every box is the whole image.
+    places = [*found.thresholds[:-1].tolist(), math.nan]
     errors = {
         "top-1 error": (places, (100 * found.top1_error).tolist()),
         "top-5 error": (places, (100 * found.top5_error).tolist()),
         "wrong box of the true class": (places, (100 * (1 - found.gt_known)).tolist()),
-        "top-1 error, tuning images": (
-            report.tuning.thresholds.tolist(),
-            (100 * report.tuning.top1_error).tolist(),
-        ),
     }
+    if report.tuning is not None:
+        tuning = (100 * report.tuning.top1_error).tolist()
+        errors["top-1 error, tuning images"] = (places, tuning)
     accuracies = {
         f"overlap {delta:g}": (localise.SCORE_THRESHOLDS.tolist(), (100 * row).tolist())
         for delta, row in zip(localise.DELTAS, found.box_accuracy, strict=True)
@@ -288,6 +320,8 @@ def _threshold(t: float | None) -> str:
     """t in words; those of saturated probabilities by how much 1 is above."""
     if t is None:
         return "none"
+    if t >= np.finfo(np.float32).max:
+        return "above all"
     return f"1 - {1 - t:.1g}" if 0.999 <= t < 1 else f"{t:.4g}"
 
 

@@ -1,4 +1,4 @@
-"""Weakly supervised localisation: from class maps to boxes, and boxes to hits (DRN paper, section 5.2).
+"""Weakly supervised localisation: class maps to boxes, boxes to hits (DRN paper, section 5.2).
 
 f(c, w, h) are the response maps of the network without its pooling: `logits_2d`, or their softmax
 over classes. In the paper's words

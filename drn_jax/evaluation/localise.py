@@ -85,6 +85,12 @@ class Curves:
     """Accuracy of the true class's box."""
     box_accuracy: np.ndarray
     """[DELTAS, SCORE_THRESHOLDS]: accuracy of boxes as for MaxBoxAcc."""
+    class_count: np.ndarray
+    """int64 [classes]: images of each."""
+    class_localised: np.ndarray
+    """int64 [classes, T]: of those, how many have their class and its box right (top-1)."""
+    class_known: np.ndarray
+    """int64 [classes, T]: likewise, whatever class is predicted."""
 
     @property
     def best(self) -> int:
@@ -132,8 +138,8 @@ class Report:
     """Which of the thresholds was chosen on the tuning images, or given."""
     curves: Curves
     """Of the images that are scored."""
-    tuning: Curves
-    """Of those that the threshold is chosen on."""
+    tuning: Curves | None
+    """Of those that the threshold is chosen on; None where it is given."""
 
     def as_json(self) -> dict[str, Any]:
         """`tuned`: at the chosen threshold. `oracle`: at the one that suits these images best.
@@ -152,7 +158,7 @@ class Report:
                 "mean": float(found.mean()),
             },
             "curves": curves.as_json(),
-            "tuning": self.tuning.as_json(),
+            "tuning": None if self.tuning is None else self.tuning.as_json(),
         }
 
 
@@ -183,14 +189,15 @@ def report(
         kept = run.dataset.held_out
         held_out = run.dataset.train if kept is None else kept
     source = run.dataset.validation if source is None else source
-    few = evenly(held_out, TUNING)
     scorer = Scorer(run, mesh, crops, protocol)
+    if protocol.threshold is not None:
+        thresholds = scorer.thresholds(variables, source)
+        chosen = int(np.searchsorted(thresholds, np.float32(protocol.threshold)))
+        return Report(chosen, scorer(variables, source, thresholds), None)
+    few = evenly(held_out, TUNING)
     thresholds = scorer.thresholds(variables, few)
     tuning = scorer(variables, few, thresholds)
-    chosen = tuning.best
-    if protocol.threshold is not None:
-        chosen = int(np.searchsorted(thresholds, np.float32(protocol.threshold)))
-    return Report(chosen, scorer(variables, source, thresholds), tuning)
+    return Report(tuning.best, scorer(variables, source, thresholds), tuning)
 
 
 def tune(
@@ -267,6 +274,9 @@ class Scorer:
             (count - sums["top5_localised"]) / count,
             sums["gt_known"] / count,
             sums["box_accuracy"] / count,
+            sums["class_count"],
+            sums["class_localised"],
+            sums["class_known"],
         )
 
     def thresholds(self, variables: Variables, source: Source) -> np.ndarray:
@@ -354,6 +364,12 @@ class Scorer:
         scored = localisation.score_boxes(maps, label, jnp.asarray(SCORE_THRESHOLDS))
         deltas = jnp.asarray(DELTAS)[None, :, None]
         enough = overlaps(scored) >= deltas
+        of_class = jax.nn.one_hot(batch["label"], logits.shape[-1], dtype=jnp.int32)
+        of_class = of_class * valid[:, None]
+
+        def by_class(true: jax.Array) -> jax.Array:
+            return jnp.einsum("nc,nt->ct", of_class, true.astype(jnp.int32))
+
         return {
             "count": _total(valid),
             "top1": _total(right[:, 0]),
@@ -361,6 +377,9 @@ class Scorer:
             "top1_localised": _total(localised[:, 0]),
             "top5_localised": _total(localised.any(1)),
             "gt_known": _total(hit[:, -1] & valid[:, None]),
+            "class_count": of_class.sum(0),
+            "class_localised": by_class(localised[:, 0]),
+            "class_known": by_class(hit[:, -1]),
             "box_accuracy": _total(enough & valid[:, None, None]),
         }
 

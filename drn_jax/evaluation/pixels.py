@@ -151,7 +151,10 @@ class PixelScores:
 
     def mask(self, image: np.ndarray) -> np.ndarray:
         """The likeliest class of every pixel, uint8 [H, W], or uint16 for more than 255 classes."""
-        return self.answer(image)[0]
+        mask, probability = self.answer(image)
+        if not np.isfinite(probability).all():
+            raise UserError("the network's answer is not a number; choose another --checkpoint")
+        return mask
 
     def answer(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`mask`, and the probability of its class, float32 [H, W], NaN where scores are: both

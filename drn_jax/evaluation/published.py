@@ -15,6 +15,7 @@ from drn_jax.data.labels.cityscapes import CITYSCAPES
 from drn_jax.data.labels.kitti import KITTI
 from drn_jax.data.labels.pascal_voc import PASCAL_VOC
 from drn_jax.models.context import Context
+from drn_jax.models.dilation import PUBLISHED
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,24 @@ class Published:
     per_class: tuple[tuple[str, float], ...] = ()
     """(class, value) of the classes whose mean this is, as far as they are published."""
     crops: int = 0
-    """Of each image, for classification."""
+    """Of each image, of 224 where its shorter side is 256, for classification."""
     scales: tuple[float, ...] = ()
-    """Of each image, never mirrored, for segmentation."""
+    """Of each image, rising, for segmentation: never mirrored, log-probabilities added up."""
     refined: str = ""
     """By what the network's answer was refined that we do not have."""
 
     def measured_like(self, split: str, protocol: Mapping[str, Any]) -> bool:
         """Whether one of our evaluations asks the same: `split` and `protocol` of results.json.
-        (That network and set are the same is `for_run`'s matter.)"""
-        if split != self.split or self.refined or self.crops != protocol.get("crops", self.crops):
+        (That network and set are the same is `for_run`'s matter.) What is not published of a
+        protocol may be anything."""
+        if split != self.split or self.refined or self.crops != protocol.get("crops", 0):
             return False
+        if self.crops:
+            return (protocol.get("crop"), protocol.get("resize")) == (224, 256)
         scales = tuple(sorted(protocol.get("scales") or (1.0,)))
-        return not self.scales or (scales == self.scales and not protocol.get("flip"))
+        if scales != self.scales or protocol.get("flip"):
+            return False
+        return len(scales) == 1 or protocol.get("combine") == "log_probabilities"
 
 
 DRN = "Yu, Koltun, Funkhouser 2017"
@@ -60,6 +66,11 @@ README = "fyu/drn, README"
 
 _ONE_CROP = "central crop of 224, shorter side 256"
 _TEN_CROPS = "10 crops of 224, shorter side 256"
+_BOXES = (
+    "weakly supervised localisation, classes by 10 crops as far as is known; not published: the "
+    "threshold and what it is applied to, the part of the image that is mapped, the box of an "
+    "empty mask"
+)
 
 _CLASSIFICATION = """
 resnet_18   30.43 10.76  28.22  9.42
@@ -178,18 +189,53 @@ large_crf_rnn
 55.3 81.2 86.7 81.3 84.3 53.6 84.4 45.8 83.8 67 73.9
 """
 """IoU in % of the 20 kinds of objects, and the mean with the background's, which is not
-published."""
-_VOC_SET = "pascal_voc_coco"
-_BASIC = "vgg_16_front_end, Basic"
+published: of Pascal VOC's validation images, after training with COCO."""
+
+_VOC_TEST = """
+front_end
+86.6 37.3 84.9 62.4 67.3 86.2 81.2 82.1 32.6 77.4
+58.3 75.9 81 83.6 82.3 54.2 81.5 50.1 77.5 63 71.3
+large
+89.1 39.1 86.8 62.6 68.9 88.2 82.6 87.7 33.8 81.2
+59.2 81.8 87.2 83.3 83.6 53.6 84.9 53.7 80.5 62.9 73.5
+large_crf
+91.3 39.9 88.9 64.3 69.8 88.9 82.6 89.7 34.7 82.7
+59.5 83 88.4 84.2 85 55.3 86.7 54.4 81.9 63.6 74.7
+large_crf_rnn
+91.7 39.6 87.8 63.1 71.8 89.7 82.9 89.8 37.2 84
+63 83.3 89 83.8 85.1 56.8 87.6 56 80.2 64.7 75.3
+"""
+"""The same of the test images."""
+
+_VOC_TEST_WITHOUT_COCO = """
+front_end
+82.2 37.4 72.7 57.1 62.7 82.8 77.8 78.9 28 70
+51.6 73.1 72.8 81.5 79.1 56.6 77.1 49.9 75.3 60.9 67.6
+"""
+"""The same, without COCO."""
+
+_VOC_SETS = ("pascal_voc", "pascal_voc_aug", "pascal_voc_coco")
+"""The sets that validate on Pascal VOC's images."""
+_FRONT_END = "vgg_16_front_end"
+_BASIC = f"{_FRONT_END}, Basic"
 _VOC_ROWS = {
     f"{row}{end}": (model, parts, refined)
     for row, model, parts in (
-        ("front_end", "vgg_16_front_end", "front end alone"),
+        ("front_end", _FRONT_END, "front end alone"),
         ("basic", _BASIC, "front end and Basic context module"),
         ("large", "dilation8_pascal_voc", "front end and Large context module"),
     )
     for end, refined in (("", ""), ("_crf", "dense CRF"), ("_crf_rnn", "CRF-RNN"))
 }
+
+_BEHIND_FRONT_END = {
+    (_VOC_SETS[-1], 8, "basic"): _BASIC,
+    (_VOC_SETS[-1], 8, "large"): "dilation8_pascal_voc",
+    ("camvid_640", 8, "basic"): "dilation8_camvid",
+    ("kitti", 7, "basic"): "dilation7_kitti",
+    ("cityscapes", 10, "basic"): "dilation10_cityscapes",
+}
+"""The published net that a context module (layers, size) makes of the front end."""
 
 _CAMVID = "dilation8_camvid 82.6 76.2 89.9 84.0 46.9 92.2 56.3 35.8 23.4 75.3 55.5 65.3"
 _KITTI = "dilation7_kitti 84.6 81.1 83 81.4 41.8 92.9 4.6 47.1 35.2 73.1 26.4 59.2"
@@ -198,42 +244,51 @@ _KITTI = "dilation7_kitti 84.6 81.1 83 81.4 41.8 92.9 4.6 47.1 35.2 73.1 26.4 59
 def for_run(
     model_name: str, data_name: str, task: str, context: Context = Context(layers=0)
 ) -> tuple[Published, ...]:
-    """What is published for a network on a set.
+    """What is published for a network on a set; all rows are of one `model`.
 
     Args:
-      model_name: as in `models.MODELS`. That of Pascal VOC's context module alone finds the whole
-        net, which was not trained together; the other modules were.
-      data_name: as in `data.DATASETS`; all that validate on Pascal VOC's images are one.
+      model_name: as in `models.MODELS`; of a context module's run that of its front end. The
+        published modules alone are taken to lie behind the published front end.
+      data_name: as in `data.DATASETS`, of a context module's run the set of its front end; all that
+        validate on Pascal VOC's images are one.
       task: `config.task`: "context" is a segmentation, too.
-      context: `config.model.context`, the module behind the network; of 0 layers, none but what a
-        published net has. Behind the front end it makes the published nets.
+      context: the module behind the network (see `module`); of 0 layers, none but what a published
+        net has. Behind the front end it makes the published nets.
     """
-    data = _VOC_SET if data_name in ("pascal_voc", "pascal_voc_aug") else data_name
-    if context.layers and not _is_module(model_name):
-        model = _BEHIND_FRONT_END.get((data, context.layers, context.size), "")
-        model = model if model_name == "vgg_16_front_end" else ""
-    else:
-        model = {"context8_pascal_voc": "dilation8_pascal_voc"}.get(model_name, model_name)
+    data, context = _of_voc(data_name), module(model_name, context)
+    if task == "context" and not context.layers:
+        return ()  # The front end's own rows are not of its module.
+    model = _net(model_name, data, context)
     classifies = task == "classification"
     return tuple(
         row
         for row in ALL
-        if row.model == model and row.data == data and classifies == (data == "imagenet")
+        if row.model == model and _of_voc(row.data) == data and classifies == (data == "imagenet")
     )
 
 
-_BEHIND_FRONT_END = {
-    (_VOC_SET, 8, "basic"): _BASIC,
-    (_VOC_SET, 8, "large"): "dilation8_pascal_voc",
-    ("camvid_640", 8, "basic"): "dilation8_camvid",
-    ("kitti", 7, "basic"): "dilation7_kitti",
-    ("cityscapes", 10, "basic"): "dilation10_cityscapes",
-}
-"""The published net that a context module (layers, size) makes of the front end."""
+def module(model_name: str, context: Context) -> Context:
+    """The context module that a configuration means: `config.model.name`, `config.model.context`.
+    Where the latter has 0 layers the network's own, if it has one."""
+    if context.layers:
+        return context
+    if model_name == "context":
+        return Context()
+    return PUBLISHED[model_name].context if model_name in PUBLISHED else context
 
 
-def _is_module(model_name: str) -> bool:
-    return model_name.startswith("context")
+def _of_voc(data_name: str) -> str:
+    """One name for all sets that validate on Pascal VOC's images."""
+    return _VOC_SETS[-1] if data_name in _VOC_SETS else data_name
+
+
+def _net(model_name: str, data: str, context: Context) -> str:
+    """The published net that a network and the module behind it make, or ""."""
+    if not context.layers:
+        return model_name
+    if model_name != _FRONT_END and model_name not in PUBLISHED:
+        return ""
+    return _BEHIND_FRONT_END.get((data, context.layers, context.size), "")
 
 
 def _table(text: str) -> list[tuple[str, list[float]]]:
@@ -274,7 +329,7 @@ def _localisation() -> Iterator[Published]:
                 model=model,
                 data="imagenet",
                 split="validation",
-                protocol="weakly supervised localisation, classes by 10 crops",
+                protocol=_BOXES,
                 metric=f"localisation_top{rank}_error",
                 value=_share(error),
                 crops=10,
@@ -298,7 +353,7 @@ def _segmentation(
             model=model,
             data=data,
             split=split,
-            protocol="six scales" if six else "one scale",
+            protocol="six scales, sum of log-probabilities" if six else "one scale",
             metric=metric,
             value=mean,
             per_class=tuple(zip(names, ious, strict=True)) if ious else (),
@@ -322,17 +377,18 @@ def _cityscapes() -> Iterator[Published]:
             yield from _segmentation(source, "cityscapes", split, text, of, metric)
 
 
-def _voc() -> Iterator[Published]:
+def _voc(table: str, data: str, split: str, text: str) -> Iterator[Published]:
     names = PASCAL_VOC.names[1:]
-    for name, numbers in _table(_VOC):
+    trained = "VOC and COCO" if data == "pascal_voc_coco" else "VOC"
+    for name, numbers in _table(text):
         model, parts, refined = _VOC_ROWS[name]
         *ious, mean = map(_share, numbers)
         yield Published(
-            source=f"{CONTEXT}, Table 3",
+            source=f"{CONTEXT}, Table {table}",
             model=model,
-            data=_VOC_SET,
-            split="validation",
-            protocol=f"{parts}, {refined}" if refined else parts,
+            data=data,
+            split=split,
+            protocol=f"{parts}{f', {refined}' if refined else ''}; trained on {trained}",
             metric="miou",
             value=mean,
             per_class=tuple(zip(names, ious, strict=True)),
@@ -346,7 +402,9 @@ ALL: tuple[Published, ...] = (
     *_classification(README, _CLASSIFICATION_README),
     *_localisation(),
     *_cityscapes(),
-    *_voc(),
+    *_voc("3", "pascal_voc_coco", "validation", _VOC),
+    *_voc("4", "pascal_voc_coco", "test", _VOC_TEST),
+    *_voc("2", "pascal_voc_aug", "test", _VOC_TEST_WITHOUT_COCO),
     *_segmentation(
         f"{CONTEXT}, appendix, Table 5", "camvid_640", "test", _CAMVID, CAMVID_DILATION.names
     ),

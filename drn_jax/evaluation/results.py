@@ -90,6 +90,11 @@ class Judged:
     """SHA-256 of the weights, see `trained.digest`."""
     converted: bool
     """Whether the weights were brought in from a file, not trained here."""
+    model: str = ""
+    """Name of the network for images; "": that of the configuration. Of a context module's run that
+    of its front end."""
+    front_end: Mapping[str, Any] | None = None
+    """Of a context module's run: `workdir`, `step` and `sha256` of the front end."""
 
 
 def save(folder: str, judged: Judged, outcome: Outcome, command: str) -> None:
@@ -118,7 +123,6 @@ def as_json(judged: Judged, outcome: Outcome, command: str) -> dict[str, Any]:
         for row in outcome.per_class
     ]
     there, reasons = beside(judged, outcome)
-    device = jax.devices()[0]
     return _finite(
         {
             "model": judged.title,
@@ -133,18 +137,27 @@ def as_json(judged: Judged, outcome: Outcome, command: str) -> dict[str, Any]:
                 "workdir": judged.workdir,
                 "step": judged.step,
                 "sha256": judged.digest,
+                "front_end": judged.front_end,
             },
             "config": asdict(judged.config),
-            "code": {"version": version("drn-jax"), "commit": commit()},
-            "versions": {
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("jax", "jaxlib", "flax", "numpy", "pillow")},
-            },
-            "device": f"{jax.device_count()} x {device.device_kind}",
+            **computed_by(),
             "seconds": round(outcome.seconds, 3),
             "command": command,
         }
     )
+
+
+def computed_by() -> dict[str, Any]:
+    """What every results.json says of the program and the machine: `code`, `versions`, `device`."""
+    packages = ("jax", "jaxlib", "flax", "numpy", "pillow")
+    return {
+        "code": {"version": version("drn-jax"), "commit": commit()},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    }
 
 
 def page(judged: Judged, outcome: Outcome, command: str) -> Report:
@@ -183,14 +196,16 @@ def page(judged: Judged, outcome: Outcome, command: str) -> Report:
 
 
 def beside(judged: Judged, outcome: Outcome) -> tuple[tuple[Published, ...], list[str]]:
-    """The published numbers for the network, set and split, and in what this run differs from what
-    they were measured on, in words."""
-    config = judged.config
-    rows = published.for_run(config.model.name, judged.data, config.task, config.model.context)
-    return rows, list(_reasons(judged, outcome)) if rows else []
+    """The published numbers for the network and set, and in what this run differs, or may differ,
+    from what they were measured on, in words."""
+    config, model = judged.config, judged.config.model
+    context = published.module(model.name, model.context)
+    rows = published.for_run(judged.model or model.name, judged.data, config.task, context)
+    return rows, list(_reasons(judged, outcome, rows[0].model)) if rows else []
 
 
-def _reasons(judged: Judged, outcome: Outcome) -> Iterator[str]:
+def _reasons(judged: Judged, outcome: Outcome, net: str) -> Iterator[str]:
+    """`net`: as `Published.model`."""
     config = judged.config
     if config.model.width != 1:
         yield f"the network has {config.model.width:g} times the published channels"
@@ -200,7 +215,8 @@ def _reasons(judged: Judged, outcome: Outcome) -> Iterator[str]:
             "images are decoded and resized, and the protocol"
         )
     else:
-        yield from recipes.differences(config, judged.data)
+        yield from recipes.differences(config, judged.data, net)
+        yield from recipes.remarks(judged.data, net)
     if config.model.dtype != "float32":
         yield f"computed in {config.model.dtype}"
     yield f"protocol here: {_words(outcome.protocol)}"
@@ -223,7 +239,7 @@ def _published_table(judged: Judged, outcome: Outcome) -> Table:
         what = f"{name_of(row.metric)}, {row.protocol}"
         drawn.append((what, row.split, f"{row.value:.2%}", shown, row.source))
     columns = ("score", "split", "published", "here", "source")
-    notes = [f"In what this differs: {reason}." for reason in reasons]
+    notes = [f"{reason[0].upper()}{reason[1:]}." for reason in reasons]
     return Table(title, columns, drawn, notes)
 
 

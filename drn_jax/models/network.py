@@ -175,7 +175,7 @@ class Network(nn.Module):
           logits: float32 [N, num_classes], the classifier on the mean over the last map.
           features: one map [N, h, w, C] by stage name, in `dtype`, and `logits_2d`, float32
             [N, h, w, num_classes]: the classifier at every cell, whose mean over the cells is
-            `logits` (DRN paper, section 4). With s the output stride and p the table's
+            `logits` (DRN paper, section 3). With s the output stride and p the table's
             `surroundings`, h = ceil((H - 2p)/s), and w likewise.
         Raises: UserError for images too small to leave a cell; ValueError for `valid` in training.
         """
