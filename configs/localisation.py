@@ -32,12 +32,12 @@ def get_config(variant: str = "digit_scenes") -> ConfigDict:
         config.data.flip = False
         config.data.held_out = 500
         config.batch_size = 25
-        config.epochs = 10
+        config.epochs = 5
         config.optimizer.learning_rate = 0.02  # At 0.1 resnet_18 learns nothing.
     else:
         config.data.crop_area = (0.5, 1.0)  # As in configs/tiny_imagenet.py.
         config.data.held_out = 1000
         config.batch_size = 50
-        config.epochs = 4
+        config.epochs = 6
         config.optimizer.learning_rate = 0.03
     return complete(config)

@@ -34,6 +34,7 @@ from drn_jax.errors import UserError
 
 if TYPE_CHECKING:
     from drn_jax.evaluation.generated import Protocol
+    from drn_jax.evaluation.pixels import Scales
     from drn_jax.trained import Trained
 
 
@@ -127,8 +128,9 @@ def run(arguments: argparse.Namespace) -> None:
         PixelScores(maps, network.task, scales).mask,
         len(network.classes),
         protocol,
+        lambda index: images.where(named[index][0]),
     )
-    choices = _choices(arguments, protocol, scales.scales)
+    choices = _choices(arguments, protocol, scales)
     results = _results(arguments, network, found, choices, time.monotonic() - start)
     text = json.dumps(results, indent=1, allow_nan=False) + "\n"
     try:
@@ -151,15 +153,17 @@ def _resolution(text: str) -> Any:
 
 
 def _choices(
-    arguments: argparse.Namespace, protocol: "Protocol", scales: tuple[float, ...]
+    arguments: argparse.Namespace, protocol: "Protocol", scales: "Scales"
 ) -> dict[str, Any]:
     """All that changes a number."""
+    single = scales.scales == (1.0,) and not scales.flip
     return {
         "name": "generated images",
         **protocol.as_json(),
         "labels": arguments.labels,
-        "scales": list(scales),
-        "flip": arguments.flip,
+        "scales": list(scales.scales),
+        "flip": scales.flip,
+        "combine": None if single else scales.combine,
     }
 
 
@@ -174,6 +178,7 @@ def _results(
     from drn_jax.data.labels.cityscapes import CITYSCAPES
     from drn_jax.data.sources import by
     from drn_jax.evaluation import scores
+    from drn_jax.evaluation.results import computed_by
 
     matrix = found["confusion"]
     details: dict[str, Any] = {
@@ -208,6 +213,7 @@ def _results(
             "step": network.step,
             "sha256": network.digest,
         },
+        **computed_by(),
         "seconds": round(seconds, 3),
         "command": shlex.join(["python", "-m", "drn_jax.generated", *sys.argv[1:]]),
     }

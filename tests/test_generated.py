@@ -12,6 +12,7 @@ from PIL import Image
 
 from drn_jax import config, generated, models, runtime, trained
 from drn_jax.data.labels.cityscapes import CITYSCAPES
+from drn_jax.evaluation.results import computed_by
 from drn_jax.evaluation.scores import confusion
 from drn_jax.training.checkpoint import Checkpoints
 
@@ -19,8 +20,8 @@ SIZE, LABEL_SIZE = (24, 40), (48, 80)
 FRAMES = ("aachen_000000_000019", "bremen_000000_000020")
 
 
-def save_network(folder, task, classes):
-    """A working directory with random weights."""
+def save_network(folder, task, classes, broken=False):
+    """A working directory with random weights; `broken`: that answer NaN."""
     side = {"segmentation": (64, 64), "classification": 64}[task]
     data = {"name": "list_folder", "crop": side}
     if task == "classification":
@@ -42,6 +43,8 @@ def save_network(folder, task, classes):
         lambda a: jnp.asarray(rng.uniform(-0.5, 0.5, a.shape), jnp.float32), shapes
     )
     variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
+    if broken:
+        variables["params"] = jax.tree.map(lambda a: a * jnp.nan, variables["params"])
     known = trained.described(tuple(classes), None, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
     meta = {"config": dataclasses.asdict(config.parse(settings)), **known}
     with Checkpoints(folder) as checkpoints:
@@ -56,6 +59,7 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("generated")
     save_network(place / "streets", "segmentation", CITYSCAPES.names)
     save_network(place / "others", "segmentation", ("cat", "dog"))
+    save_network(place / "broken", "segmentation", CITYSCAPES.names, broken=True)
     save_network(place / "animals", "classification", ("cat", "dog"))
     rng = np.random.default_rng(1)
     (place / "made").mkdir()
@@ -128,7 +132,9 @@ def test_scores_are_those_of_the_network_on_enlarged_images(place, score, tmp_pa
         "labels": "labelIds",
         "scales": [1.0],
         "flip": False,
+        "combine": None,
     }
+    assert {name: found[name] for name in ("code", "versions", "device")} == computed_by()
     assert found["judge"]["sha256"] == network.digest
     assert [row["class"] for row in found["per_class"]] == list(CITYSCAPES.names)
     assert "2 images of 24x40, seen at 48x80, scored at 48x80" in printed
@@ -144,6 +150,7 @@ def test_every_choice_is_told(score, tmp_path):
     assert "resized by lanczos; scales 1, 0.5, flipped;" in printed
     protocol = json.loads((tmp_path / "results.json").read_text())["protocol"]
     assert (protocol["seen"], protocol["scales"], protocol["flip"]) == ("32x64", [1, 0.5], True)
+    assert protocol["combine"] == "log_probabilities"
 
 
 @pytest.mark.parametrize(
@@ -166,6 +173,15 @@ def test_a_mistake_is_one_line_and_nothing_is_written(score, tmp_path, flags, wo
     (line,) = error.splitlines()
     assert line.startswith("error: ")
     assert says in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_without_an_answer_is_named(place, score, tmp_path):
+    status, _, error = score("--labels=labelIds", f"--out={tmp_path / 'out'}", workdir="broken")
+    assert status == 1
+    (line,) = error.splitlines()
+    name = f"{FRAMES[0]}_gtFine_labelIds_synthesized_image.png"
+    assert f"{place / 'made' / name}: the network's answer is not a number" in line
     assert not (tmp_path / "out").exists()
 
 

@@ -83,9 +83,15 @@ def score(
     mask_of: MaskOf,
     classes: int,
     protocol: Protocol = Protocol(),
+    where: Callable[[int], str] = "image {}".format,
 ) -> dict[str, Any]:
     """Score generated images, uint8 [H, W, 3], against their label maps, uint8 [h, w] (class ids,
     255 = ignored).
+
+    Args:
+      where: what people call an image, by its place among the pairs.
+
+    Raises: UserError naming an image that the network has no answer to.
 
     Returns:
       `confusion`, int64 [truth, prediction]; `scores`, see `scores.summary`; `images`, how many;
@@ -93,12 +99,15 @@ def score(
     """
     confusion = np.zeros((classes, classes), np.int64)
     sizes: Counter[tuple[tuple[int, ...], ...]] = Counter()
-    for pixels, label in pairs:
+    for index, (pixels, label) in enumerate(pairs):
         own = pixels.shape[:2]
         seen = protocol.seen
         if isinstance(seen, str):
             seen = label.shape if seen == "label" else own
-        mask = mask_of(resized(pixels, seen, protocol.resize))
+        try:
+            mask = mask_of(resized(pixels, seen, protocol.resize))
+        except UserError as error:
+            raise UserError(f"{where(index)}: {error}") from None
         if protocol.scored == "label":
             mask = nearest(mask, label.shape)
         else:

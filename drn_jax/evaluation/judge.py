@@ -51,7 +51,7 @@ def cropped(run: Experiment, mesh: Mesh, variables: Variables, crops: Crops) -> 
     began = time.perf_counter()
     totals = classification.evaluate(run, variables, mesh, crops)
     protocol = {
-        "name": ("1_crop" if crops.count == 1 else "10_crops") + _unless(crops.average, "softmax"),
+        "name": "1_crop" if crops.count == 1 else "10_crops" + _unless(crops.average, "softmax"),
         "resize": crops.resize,
         "crop": crops.crop,
         "crops": crops.count,
@@ -69,8 +69,10 @@ def localised(
     found = report.as_json()
     chosen = found["tuned"]
     given = protocol.threshold
-    name = "localisation" if crops.count == 1 else "localisation_10_crops"
-    name += _unless(crops.average, "softmax", "averaged_") + _unless(protocol.map, "softmax")
+    name = "localisation"
+    if crops.count == 10:
+        name += "_10_crops" + _unless(crops.average, "softmax", "averaged_")
+    name += _unless(protocol.map, "softmax")
     name += _unless(protocol.image, "crop") + ("" if given is None else f"_above_{given:g}")
     named = {
         "name": name,

@@ -2,7 +2,7 @@
 configuration: what a run of ours differs in is said beside its scores."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from drn_jax.config import Config
@@ -13,7 +13,7 @@ from drn_jax.evaluation.published import module
 class Recipe:
     """How a network was trained, or one stage of it."""
 
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any]
     """By the path of a field below `config`: its published value, or a frozenset of those that no
     source tells apart."""
     start: str | None = None
@@ -64,7 +64,7 @@ _STREETS = {
     "data.grid.interpolate": "logits",
     "data.grid.loss_at": "pixels",
 }
-_IMAGENETS = "those of ImageNet"
+_FROM_IMAGENET = "ImageNet's"
 
 _CITYSCAPES = Recipe(
     {
@@ -78,7 +78,7 @@ _CITYSCAPES = Recipe(
         "schedule.epochs": 100,
         "schedule.factor": 0.1,
     },
-    start=_IMAGENETS,
+    start=_FROM_IMAGENET,
 )
 """fyu/drn's README, for DRN-D-22, see `remarks`."""
 
@@ -95,7 +95,7 @@ _CITYSCAPES_LARGEST = Recipe(
         "schedule.per_epoch": True,
         "model.norm.statistics": "global",
     },
-    start=_IMAGENETS,
+    start=_FROM_IMAGENET,
 )
 """The same, for DRN-D-105."""
 
@@ -128,37 +128,36 @@ def _crop(side: int) -> dict[str, Any]:
     return {"data.crop": (side - 2 * 186, side - 2 * 186)}
 
 
-_VGG_16 = "those of VGG-16 on ImageNet"
-_COCO_STAGE = {"schedule.kind": "step", "schedule.steps": 100_000, "schedule.factor": 0.1}
-_VOC_AND_COCO = Recipe(
-    _vgg(14, 1e-3, 0.9, 140_000, **_crop(500), **_COCO_STAGE), _VGG_16, stage="VOC and COCO"
-)
-_VOC_ALONE = Recipe(_vgg(14, 1e-3, 0.9, 60_000, **_crop(500)), _VGG_16, stage="without COCO")
-_VOC_AFTER_COCO = Recipe(
-    _vgg(14, 1e-5, 0.9, 50_000, **_crop(500)),
-    "those of training on VOC and COCO",
-    stage="VOC after COCO",
-)
-_VOC_CONTEXT = Recipe(
-    _vgg(
-        60,
-        1e-3,
-        0.9,
-        **{
-            "data.crop": (66, 66),
-            "model.context.padding": "once",
-            "model.context.init": "identity",
-        },
-    )
-)
+_VGG_16 = "VGG-16's of ImageNet"
 _BEFORE = "the front end's own training"
-_CELLS = {"data.grid.alignment": "corner", "data.grid.interpolate": "probabilities"}
+_CELLS = {
+    "data.grid.alignment": "corner",
+    "data.grid.interpolate": "probabilities",
+    "data.grid.loss_at": "cells",
+}
 _PIXELS = {
     "data.grid.alignment": "centre",
     "data.grid.interpolate": "logits",
     "data.grid.loss_at": "pixels",
 }
-_LAYER = {"model.context.padding": "layer"}
+# Paper and code differ in the noise of the identity.
+_INIT = {"model.context.init": frozenset({"identity", "filler"})}
+_LAYER = {**_INIT, "model.context.padding": "layer"}
+_ONCE = {**_INIT, "model.context.padding": "once"}
+_FALL = {"schedule.kind": "step", "schedule.steps": 100_000, "schedule.factor": 0.1}
+
+_VOC_AND_COCO = Recipe(
+    _vgg(14, 1e-3, 0.9, 140_000, **_crop(500), **_CELLS, **_FALL), _VGG_16, stage="VOC and COCO"
+)
+_VOC_AFTER_COCO = Recipe(
+    _vgg(14, 1e-5, 0.9, 50_000, **_crop(500), **_CELLS),
+    "those of training on VOC and COCO",
+    stage="VOC after COCO",
+)
+_VOC_ALONE = Recipe(
+    _vgg(14, 1e-3, 0.9, 60_000, **_crop(500), **_CELLS), _VGG_16, stage="without COCO"
+)
+_VOC_CONTEXT = Recipe(_vgg(60, 1e-3, 0.9, **{"data.crop": (66, 66)}, **_CELLS, **_ONCE))
 _STAGES: Mapping[tuple[str, str], Recipe] = {
     ("dilation8_camvid", "segmentation"): Recipe(
         _vgg(1, 1e-5, 0.9, **_crop(852), **_CELLS, **_LAYER), _BEFORE
@@ -181,7 +180,7 @@ _STAGES: Mapping[tuple[str, str], Recipe] = {
 4 and 5 and appendix; crops for Pascal VOC, and what `_vgg` says, as in fyu/dilation."""
 
 _STORIES = {
-    "vgg_16_front_end": "VOC and COCO, then VOC",
+    "vgg_16_front_end": "VOC and COCO, then VOC; without COCO one, VOC",
     "vgg_16_front_end, Basic": "the front end on VOC and COCO, then on VOC; the context module on "
     "its maps; not both together",
     "dilation8_camvid": "the front end, then both together",
@@ -227,20 +226,20 @@ def remarks(data: str, net: str) -> Iterator[str]:
     if data == "cityscapes" and net.startswith("drn_") and net != "drn_d_105":
         if net != "drn_d_22":
             yield (
-                "published recipe: that which fyu/drn's README states for DRN-D-22, and nothing "
-                f"for {net}"
+                "the published recipe that this is compared with is fyu/drn's for DRN-D-22; that "
+                f"of {net} by itself is not stated"
             )
         yield (
-            "until June 2018 that README stated batch 16 and momentum 0.99, so with which the "
-            "published number was reached is uncertain"
+            "until June 2018 fyu/drn stated batch 16 and momentum 0.99: with which the published "
+            "number was reached is uncertain"
         )
     if net in _STORIES:
         yield f"published: trained in stages ({_STORIES[net]}), see configs/dilation.py"
-    lacking = {"pascal_voc": "neither COCO nor SBD's masks", "pascal_voc_aug": "no COCO"}
+    lacking = {"pascal_voc": "nothing of COCO and SBD", "pascal_voc_aug": "nothing of COCO"}
     if data in lacking:
         yield (
-            "the published numbers are of nets that saw COCO, too, where they don't say otherwise; "
-            f"the images of {data} have {lacking[data]}"
+            "the published nets were trained with COCO, too, unless it is said otherwise; "
+            f"{data} holds {lacking[data]}"
         )
 
 

@@ -69,6 +69,21 @@ def test_scores_are_those_of_images_resized_by_pil(resize, seen, scored, at, cou
     assert found["scores"]["pixel_accuracy"] == pytest.approx(hits.sum() / expected.sum())
 
 
+def test_an_image_without_an_answer_is_named():
+    """By its place, or as it is called."""
+    images = pairs()
+
+    def mask_of(image):
+        if np.array_equal(image, images[1][0]):
+            raise UserError("the network's answer is not a number")
+        return red(image)
+
+    for where, said in (({}, "image 1"), ({"where": "abc".__getitem__}, "b")):
+        with pytest.raises(UserError) as caught:
+            generated.score(images, mask_of, CLASSES, Protocol("image", scored="seen"), **where)
+        assert str(caught.value) == f"{said}: the network's answer is not a number"
+
+
 def test_the_default_sees_and_scores_at_the_size_of_the_label_map():
     assert Protocol().as_json() == {"seen": "label", "resize": "bicubic", "scored": "label"}
     assert Protocol((256, 512)).as_json()["seen"] == "256x512"

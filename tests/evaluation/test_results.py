@@ -9,14 +9,14 @@ import pytest
 
 from drn_jax import config
 from drn_jax.errors import UserError
-from drn_jax.evaluation import published, recipes, results
+from drn_jax.evaluation import recipes, results
 from drn_jax.evaluation.results import Judged, Outcome
 from drn_jax.report import ClassRow
 
 IMAGENET = {
     "name": "imagenet",
     "task": "classification",
-    "model": {"name": "drn_c_26"},
+    "model": {"name": "drn_c_26", "running_variance": "unbiased"},
     "data": {"name": "imagenet", "crop": 224, "resize": 256},
     "batch_size": 256,
     "epochs": 120,
@@ -58,7 +58,12 @@ def test_the_file_is_json_without_numbers_that_json_has_not(tmp_path):
     assert found["scores"] == {"top1": 0.5, "top5": 0.8, "loss": None}
     assert found["per_class"] == [{"class": "cat", "images": 3, "accuracy": pytest.approx(2 / 3)}]
     assert found["details"] == {"odd": [1.0, None]}
-    assert found["checkpoint"] == {"workdir": "runs/x", "step": 7, "sha256": "abc"}
+    assert found["checkpoint"] == {
+        "workdir": "runs/x",
+        "step": 7,
+        "sha256": "abc",
+        "front_end": None,
+    }
     assert config.parse(found["config"]) == judged().config
     assert found["protocol"]["crop"] == 224
 
@@ -110,23 +115,56 @@ def test_where_nothing_was_published_the_page_says_so():
     assert results.as_json(one, outcome(), "")["differences"] == []
 
 
-def test_every_recipe_names_settings_that_there_are():
-    for row in published.ALL:
-        if recipes.recipe(row.model, row.data) and row.data == "imagenet":
-            given = {**IMAGENET, "model": {"name": row.model}}
-            assert recipes.differences(config.parse(given), row.data) == []
-    streets = {
-        **IMAGENET,
-        "task": "segmentation",
-        "data": {"name": "cityscapes", "crop": (896, 896)},
-        "model": {"name": "drn_d_22"},
-        "epochs": 250,
-        "batch_size": 32,
-        "optimizer": {"learning_rate": 0.01},
+def test_a_context_run_stands_beside_the_whole_net():
+    """The set and the network are its front end's; a published module has its shape by its name."""
+    given = {
+        "name": "module",
+        "task": "context",
+        "model": {"name": "context8_camvid"},
+        "data": {"front_end": "runs/front"},
+        "batch_size": 1,
+        "steps": 10,
+        "optimizer": {"learning_rate": 1e-5},
+        "schedule": {"kind": "constant"},
     }
-    assert recipes.differences(config.parse(streets), "cityscapes") == []
-    largest = {**streets, "model": {"name": "drn_d_105"}}
-    assert len(recipes.differences(config.parse(largest), "cityscapes")) == 4
+    made = Judged(config.parse(given), "", "camvid_640", "", "", 1, "", False)
+    for name, context in (
+        ("context8_camvid", {"layers": 0}),
+        ("context", {"layers": 0}),
+        ("context", {"layers": 8, "size": "basic"}),
+    ):
+        settings = config.parse({**given, "model": {"name": name, "context": context}})
+        one = dataclasses.replace(made, config=settings, model="vgg_16_front_end")
+        rows, reasons = results.beside(one, outcome())
+        assert [row.model for row in rows] == ["dilation8_camvid"]
+        assert any("trained in stages (the front end, then both" in reason for reason in reasons)
+        other = dataclasses.replace(one, model="drn_d_22")
+        assert results.beside(other, outcome())[0] == ()
+
+
+def test_reasons_are_sentences_below_the_table():
+    given = {**IMAGENET, "epochs": 4}
+    page = results.page(judged(given), outcome(), "")
+    (table,) = [t for t in page.tables if t.title.startswith("Beside")]
+    assert table.notes[0] == "Epochs 4, published 120."
+
+
+def test_other_crops_do_not_stand_beside_the_published():
+    small = outcome()
+    small = dataclasses.replace(small, protocol={**small.protocol, "crop": 64, "resize": 64})
+    page = results.page(judged(), small, "")
+    (table,) = [t for t in page.tables if t.title.startswith("Beside")]
+    assert len(table.rows) == 6
+    assert {row[3] for row in table.rows} == {"-"}
+
+
+def test_program_and_machine_are_told_in_one_way():
+    told = results.computed_by()
+    found = as_json()
+    assert {name: found[name] for name in told} == told
+    assert set(told) == {"code", "versions", "device"}
+    assert told["code"]["commit"] == results.commit()
+    assert told["versions"]["numpy"] == np.__version__
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
