@@ -43,7 +43,7 @@ def as_trained(run: Experiment, mesh: Mesh, variables: Variables) -> Outcome:
         protocol = {"name": "validation", **_grid(run)}
         loss = {"loss": run.task.scores(totals)["loss"]}
         outcome = _segmented(run, totals, protocol, seconds, panels, loss)
-    return replace(outcome, printed=tuple(run.task.scores(totals)))
+    return replace(outcome, printed=tuple(run.task.scores(totals)), devices=mesh.size)
 
 
 def cropped(run: Experiment, mesh: Mesh, variables: Variables, crops: Crops) -> Outcome:
@@ -57,7 +57,8 @@ def cropped(run: Experiment, mesh: Mesh, variables: Variables, crops: Crops) -> 
         "crops": crops.count,
         "average": crops.average,
     }
-    return _classified(run, totals, protocol, time.perf_counter() - began, ())
+    outcome = _classified(run, totals, protocol, time.perf_counter() - began, ())
+    return replace(outcome, devices=mesh.size)
 
 
 def localised(
@@ -105,6 +106,7 @@ def localised(
         split="validation",
         images=report.curves.count,
         seconds=time.perf_counter() - began,
+        devices=mesh.size,
         details=found,
         curves=_localisation_curves(report),
         curves_title="Error against the threshold",

@@ -56,6 +56,8 @@ class Outcome:
     split: str
     images: int
     seconds: float
+    devices: int = 1
+    """That took part."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """More, as JSON: categories, curves, a confusion matrix."""
     curves: str = ""
@@ -140,15 +142,16 @@ def as_json(judged: Judged, outcome: Outcome, command: str) -> dict[str, Any]:
                 "front_end": judged.front_end,
             },
             "config": asdict(judged.config),
-            **computed_by(),
+            **computed_by(outcome.devices),
             "seconds": round(outcome.seconds, 3),
             "command": command,
         }
     )
 
 
-def computed_by() -> dict[str, Any]:
-    """What every results.json says of the program and the machine: `code`, `versions`, `device`."""
+def computed_by(devices: int = 1) -> dict[str, Any]:
+    """What every results.json says of the program and the machine: `code`, `versions`, `device`, of
+    which so many took part."""
     packages = ("jax", "jaxlib", "flax", "numpy", "pillow")
     return {
         "code": {"version": version("drn-jax"), "commit": commit()},
@@ -156,7 +159,7 @@ def computed_by() -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version(name) for name in packages},
         },
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "device": f"{devices} x {jax.devices()[0].device_kind}",
     }
 
 
@@ -173,7 +176,7 @@ def page(judged: Judged, outcome: Outcome, command: str) -> Report:
         "data set": f"{judged.dataset}, {outcome.split}: {outcome.images:,} images",
         "protocol": _words(outcome.protocol),
         "time": f"{outcome.seconds:,.1f} s, compilation and reading included",
-        "device": f"{jax.device_count()} x {device.device_kind}",
+        "device": f"{outcome.devices} x {device.device_kind}",
         "versions": f"Python {platform.python_version()}, jax {jax.__version__}, "
         f"flax {version('flax')}, drn-jax {code}{_of_commit()}",
     }
