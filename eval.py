@@ -99,6 +99,8 @@ def main() -> int:
     check_flags(settings)
     run = experiment.build(settings, boxes=given.localise)
     mesh = sharding.make_mesh(settings.mesh)
+    if jax.process_index() == 0:
+        results.require_folder(given.out or places.join(given.workdir, "eval"))
     with Checkpoints(given.workdir, must_exist=True) as checkpoints:
         chosen = checkpoints.choose(given.checkpoint)
         variables = checkpoints.restore_variables(
@@ -121,7 +123,9 @@ def main() -> int:
     if given.checkpoint != "best":
         name += f"_step_{chosen.step}"
     folder = given.out or places.join(given.workdir, "eval", name)
-    results.save(folder, judged, outcome, shlex.join(["python", *sys.argv]))
+    replaced = results.save(folder, judged, outcome, shlex.join(["python", *sys.argv]))
+    if replaced:
+        console.say(f"in place of other results: {replaced}")
     console.say(f"report: {places.join(folder, 'report.html')} and results.json; {memory.peak()}")
     console.say(
         f"{settings.model.name}, step {chosen.step}, on the {outcome.images:,} "
@@ -216,7 +220,9 @@ def full_resolution(run: Experiment, network: Trained) -> Outcome:
     source = run.pictures
     if given.split == "test":
         if run.dataset.test is None:
-            raise UserError(f"--split=test: {run.dataset.name} has no test images with labels")
+            raise UserError(
+                f"--split=test: {run.dataset.name} has no test images with labels where it lies"
+            )
         source = run.dataset.test
     write: Write = exporter(run, source) if given.export else lambda index, mask: None
     if not isinstance(network.task, Segmentation):

@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-COLUMNS = ("tuned", "oracle", "unthresholded", "whole_image")
+COLUMNS = ("chosen", "oracle", "unthresholded", "whole_image")
 
 
 def main() -> None:
@@ -40,10 +40,10 @@ def row(one: dict[str, Any]) -> str:
     for name in COLUMNS:
         at = details[name]
         cells.append(f"{100 * at['top1_error']:.2f} / {100 * at['top5_error']:.2f}")
-    cells.append(f"{100 * details['tuned']['gt_known']:.2f}")
+    cells.append(f"{100 * details['chosen']['gt_known']:.2f}")
     boxes = details["max_box_acc"]
     cells.append(" / ".join(f"{100 * boxes[key]:.1f}" for key in ("0.3", "0.5", "0.7", "mean")))
-    t = details["tuned"]["threshold"]
+    t = details["chosen"]["threshold"]
     cells.insert(2, "none" if t is None else f"{t:.4g}" if t < 0.999 else f"1 - {1 - t:.1g}")
     return f"| {' | '.join(cells)} |"
 

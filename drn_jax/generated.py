@@ -110,7 +110,11 @@ def run(arguments: argparse.Namespace) -> None:
         require_folder(folder)
     images, labels = folder_files(arguments.images), folder_files(arguments.labels_dir)
     endings = arguments.image_ending, arguments.label_ending
-    named = generated.match(images, labels, arguments.labels, endings, arguments.partial)
+    matched = generated.match(images, labels, arguments.labels, endings, arguments.partial)
+    named = matched.pairs
+    for what, count in zip(("image", "label map"), matched.passed_over, strict=True):
+        if count:
+            console.say(f"{what}s: passed over {count} with another ending than the rest")
     runtime.keep_compiled()
     network = trained.load(arguments.workdir, arguments.checkpoint, arguments.data_dir)
     if not isinstance(network.task, Segmentation):
@@ -131,6 +135,8 @@ def run(arguments: argparse.Namespace) -> None:
         lambda index: images.where(named[index][0]),
     )
     choices = _choices(arguments, protocol, scales)
+    choices["left_out"] = dict(zip(("images", "label_maps"), matched.alone, strict=True))
+    choices["passed_over"] = dict(zip(("images", "label_maps"), matched.passed_over, strict=True))
     results = _results(arguments, network, found, choices, time.monotonic() - start)
     text = json.dumps(results, indent=1, allow_nan=False) + "\n"
     try:
@@ -164,6 +170,9 @@ def _choices(
         "scales": list(scales.scales),
         "flip": scales.flip,
         "combine": None if single else scales.combine,
+        "image_ending": arguments.image_ending,
+        "label_ending": arguments.label_ending,
+        "partial": arguments.partial,
     }
 
 

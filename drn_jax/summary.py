@@ -101,13 +101,16 @@ def read(file: str) -> dict[str, Any]:
 def _require_alike(files: Sequence[str], found: Sequence[dict[str, Any]]) -> None:
     """Raise UserError unless these are different runs of one recipe."""
     seen: dict[str, str] = {}
-    first = _recipe(found[0])
+    recipe = _recipe(found[0])
     for file, one in zip(files, found, strict=True):
         digest = one["checkpoint"]["sha256"]
         if digest in seen:
-            raise UserError(f"{file}: has the weights of {seen[digest]}; leave one of them out")
+            twice = (
+                "was given twice" if file == seen[digest] else f"has the weights of {seen[digest]}"
+            )
+            raise UserError(f"{file}: {twice}; leave one of them out")
         seen[digest] = file
-        differ = config.changes(first, _recipe(one))
+        differ = config.changes(recipe, _recipe(one))
         if differ:
             raise UserError(
                 f"{file}: is no run of the recipe of {files[0]}: {differ[0]}"

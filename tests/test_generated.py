@@ -133,6 +133,11 @@ def test_scores_are_those_of_the_network_on_enlarged_images(place, score, tmp_pa
         "scales": [1.0],
         "flip": False,
         "combine": None,
+        "image_ending": "",
+        "label_ending": "",
+        "partial": False,
+        "left_out": {"images": 0, "label_maps": 0},
+        "passed_over": {"images": 0, "label_maps": 0},
     }
     assert {name: found[name] for name in ("code", "versions", "device")} == computed_by()
     assert found["judge"]["sha256"] == network.digest

@@ -621,3 +621,28 @@ def test_images_are_found_and_read_in_a_bucket(bucket, tmp_path):
     jobs = [files.Job(found[0].path, {"mask": "x/a.png"})]
     (row,) = pipeline.rows(jobs, Counting(0), str(tmp_path / "out"), lambda: False)
     assert row == {"file": "gs://fake/photos/x/a.png", "outputs": {"mask": "x/a.png"}, "pixels": []}
+
+
+def test_what_remains_of_an_earlier_run_is_counted(segmenting, tmp_path, predict):
+    rng = np.random.default_rng(5)
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(photograph(rng, 20, 24)).save(tmp_path / "in" / f"{name}.png")
+    common = (f"--workdir={segmenting}", f"--out={tmp_path / 'out'}")
+    first = predict(*common, tmp_path / "in")
+    assert (first.status, "earlier run" in first.out) == (0, False)
+    again = predict(*common, "--outputs=mask", tmp_path / "in" / "a.png")
+    assert again.status == 0
+    # The overlay of a.png, and what came of b.png.
+    assert "of an earlier run 3 files remain in" in again.out
+
+
+def test_a_scale_beyond_all_reason_is_refused_before_it_takes_all_memory(
+    segmenting, tmp_path, predict
+):
+    image = photograph(np.random.default_rng(6), 64, 64)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    out = tmp_path / "out"
+    found = predict(f"--workdir={segmenting}", f"--out={out}", "--scales=1000", tmp_path / "a.png")
+    assert found.status == 1
+    assert "scale 1000 makes 64000x64000 pixels of an image of 64x64" in found.out

@@ -103,7 +103,7 @@ def judge(runs, place):
 def results_of(folder, protocol):
     place = folder / "eval" / protocol
     page = (place / "report.html").read_text()
-    assert "src=\"http" not in page
+    assert 'src="http' not in page
     return json.loads((place / "results.json").read_text()), page
 
 
@@ -120,7 +120,7 @@ def test_boxes_are_scored_and_the_protocol_is_told_to_the_letter(runs, judge):
     curve = details["curves"]["top1_error"]
     assert found["scores"]["localisation_top1_error"] in curve
     assert found["scores"]["oracle_top1_error"] == min(curve)
-    assert details["oracle"]["top1_error"] <= details["tuned"]["top1_error"]
+    assert details["oracle"]["top1_error"] <= details["chosen"]["top1_error"]
     assert found["checkpoint"]["sha256"] == trained.load(str(runs / "classifier")).digest
     assert found["published"] == []
     assert "MaxBoxAcc" in page
@@ -182,7 +182,7 @@ def test_a_given_threshold_needs_no_tuning_and_is_told(runs, judge):
     assert found["protocol"]["threshold"] == 0.25
     assert "tuned_on" not in found["protocol"]
     assert found["details"]["tuning"] is None
-    assert found["details"]["tuned"]["threshold"] == 0.25
+    assert found["details"]["chosen"]["threshold"] == 0.25
     for row in found["per_class"]:
         assert row["images"] == 2
     localised = sum(row["images"] * row["class_and_box_right"] for row in found["per_class"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 from scipy import stats
@@ -89,8 +90,12 @@ def test_the_place_of_the_data_and_the_name_of_the_run_may_differ(tmp_path, caps
 
 def test_the_same_weights_count_once(tmp_path):
     run = write(tmp_path / "a", 0, 0.5)
-    with pytest.raises(UserError, match="has the weights of"):
+    with pytest.raises(UserError, match=r"results\.json: was given twice"):
         summary.summarise([run, run], "validation", "")
+    again = tmp_path / "again"
+    shutil.copytree(run, again)
+    with pytest.raises(UserError, match=r"again.*: has the weights of"):
+        summary.summarise([run, str(again)], "validation", "")
 
 
 def test_what_is_no_result_is_named(tmp_path):

@@ -191,6 +191,9 @@ def for_memory(
     Raises: UserError where not even the smallest window that can tile fits.
     """
 
+    if not 0 < gigabytes < float("inf"):
+        raise UserError(f"memory of {gigabytes:g} GB: must be a number above 0")
+
     def fits(side: int) -> bool:
         return batch * activation_gb(table, side + 2 * margin) <= gigabytes
 
@@ -202,7 +205,7 @@ def for_memory(
         needed = batch * activation_gb(table, least + 2 * margin)
         raise UserError(
             f"{gigabytes:g} GB are not enough for a window of this network: give {needed:.2f} GB "
-            "or more, or a smaller batch"
+            "or more" + (", or a smaller batch" if batch > 1 else "")
         )
     largest = max(side for side in range(least, sides[-1], _STEP) if fits(side))
     return (*(side for side in sides if side < largest), largest)

@@ -19,7 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -161,13 +161,23 @@ def read_pairs(
         yield pixels, decode(labels.read(theirs), labels.where(theirs))
 
 
+class Matched(NamedTuple):
+    """Images and their label maps."""
+
+    pairs: list[tuple[str, str]]
+    alone: tuple[int, int]
+    """Images without a label map, and label maps without an image."""
+    passed_over: tuple[int, int]
+    """Pictures of the two folders with another ending than those that count."""
+
+
 def match(
     images: Files,
     labels: Files,
     kind: Labels,
     endings: tuple[str, str] = ("", ""),
     partial: bool = False,
-) -> list[tuple[str, str]]:
+) -> Matched:
     """The files that belong together, sorted: those of one name, whatever their folder.
 
     A file's name is what is left of it without its folder, its ending and all of `BESIDES` at its
@@ -185,8 +195,8 @@ def match(
       UserError: two files of a folder have one name; one has no partner, unless `partial`; or there
         is no pair.
     """
-    ours = _by_name(images, endings[0], GENERATED)
-    theirs = _by_name(labels, endings[1], DRAWN[kind])
+    ours, others = _by_name(images, endings[0], GENERATED)
+    theirs, more = _by_name(labels, endings[1], DRAWN[kind])
     lonely = sorted(ours.keys() ^ theirs.keys())
     pairs = [(ours[name], theirs[name]) for name in sorted(ours.keys() & theirs.keys())]
     if lonely and (not partial or not pairs):
@@ -202,11 +212,12 @@ def match(
         raise UserError(f"{kinds}: {', '.join(places)}{', ...' * (len(lonely) > 3)}; {advice}")
     if not pairs:
         raise UserError(f"{images.where('')}: holds no pictures; check the path and the ending")
-    return pairs
+    return Matched(pairs, (len(ours) - len(pairs), len(theirs) - len(pairs)), (others, more))
 
 
-def _by_name(files: Files, ending: str, preferred: tuple[str, ...]) -> dict[str, str]:
-    """The pictures of a folder by their names."""
+def _by_name(files: Files, ending: str, preferred: tuple[str, ...]) -> tuple[dict[str, str], int]:
+    """The pictures of a folder by their names, and how many others it holds."""
+    pictures = [name for name in files.under("") if _is_picture(name, "")]
     found = [name for name in files.under("") if _is_picture(name, ending)]
     if not ending:
         chosen = [name for name in found if _stem(name).endswith(preferred)]
@@ -221,7 +232,7 @@ def _by_name(files: Files, ending: str, preferred: tuple[str, ...]) -> dict[str,
     if again:
         others = f" (and {len(again) - 1} more)" if len(again) > 1 else ""
         raise UserError(f"{again[0]} are of one name{others}: name the ending of those that count")
-    return names
+    return names, len(set(pictures) - set(found))
 
 
 def _is_picture(path: str, ending: str) -> bool:

@@ -68,7 +68,7 @@ def localised(
     began = time.perf_counter()
     report = localise.report(run, variables, mesh, crops, protocol)
     found = report.as_json()
-    chosen = found["tuned"]
+    chosen = found["chosen"]
     given = protocol.threshold
     name = "localisation"
     if crops.count == 10:
@@ -110,7 +110,7 @@ def localised(
         details=found,
         curves=_localisation_curves(report),
         curves_title="Error against the threshold",
-        tables=(_localisation_table(found),),
+        tables=(_localisation_table(found, given is not None),),
         panels=_boxed_panels(run, mesh, variables, crops, protocol, chosen["threshold"]),
         heat="probability of the predicted class",
     )
@@ -190,7 +190,7 @@ def _tuning(run: Experiment, report: localise.Report) -> dict[str, Any]:
 
 
 def _localised_classes(run: Experiment, report: localise.Report) -> list[ClassRow]:
-    found, at = report.curves, report.tuned
+    found, at = report.curves, report.chosen
     shares = found.class_localised[:, at], found.class_known[:, at]
     rows = []
     for i, (name, count) in enumerate(zip(run.dataset.classes, found.class_count, strict=True)):
@@ -301,10 +301,11 @@ def _localisation_curves(report: localise.Report) -> str:
     )
 
 
-def _localisation_table(found: Mapping[str, Any]) -> Table:
+def _localisation_table(found: Mapping[str, Any], given: bool) -> Table:
+    chosen = "t as given" if given else "t of the tuning images"
     rows = []
     for key, words in (
-        ("tuned", "t of the tuning images"),
+        ("chosen", chosen),
         ("oracle", "best t on these images"),
         ("unthresholded", "no t"),
         ("whole_image", "whole images as boxes"),

@@ -134,7 +134,7 @@ class Curves:
 class Report:
     """What is known of a network's localisation."""
 
-    tuned: int
+    chosen: int
     """Which of the thresholds was chosen on the tuning images, or given."""
     curves: Curves
     """Of the images that are scored."""
@@ -142,14 +142,14 @@ class Report:
     """Of those that the threshold is chosen on; None where it is given."""
 
     def as_json(self) -> dict[str, Any]:
-        """`tuned`: at the chosen threshold. `oracle`: at the one that suits these images best.
+        """`chosen`: at the chosen threshold. `oracle`: at the one that suits these images best.
         `unthresholded`: at none. `whole_image`: at one above all responses, where every box is the
         whole image: what is to be beaten. `max_box_acc`: accuracy by overlap, and the mean. The
         rest: `Curves`."""
         curves = self.curves
         found = curves.max_box_acc
         return {
-            "tuned": curves.at(self.tuned).as_json(),
+            "chosen": curves.at(self.chosen).as_json(),
             "oracle": curves.at(curves.best).as_json(),
             "unthresholded": curves.at(0).as_json(),
             "whole_image": curves.at(len(curves.thresholds) - 1).as_json(),

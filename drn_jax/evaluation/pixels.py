@@ -33,6 +33,9 @@ Combine = Literal["log_probabilities", "probabilities"]
 Array: TypeAlias = Any
 """NumPy's on the host, JAX's in a program."""
 
+LARGEST = 1 << 28
+"""Pixels that an image may be enlarged to."""
+
 BLOCK = 256
 """Pixels a side that are computed at a time."""
 
@@ -274,8 +277,16 @@ def scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def resized(image: np.ndarray, scale: float) -> np.ndarray:
-    """uint8 [H, W, 3] by Pillow's bicubic to the size `scaled`."""
+    """uint8 [H, W, 3] by Pillow's bicubic to the size `scaled`.
+
+    Raises: UserError for a size beyond all reason.
+    """
     if scale == 1:
         return image
     height, width = scaled((image.shape[0], image.shape[1]), scale)
+    if height * width > LARGEST:
+        raise UserError(
+            f"scale {scale:g} makes {height}x{width} pixels of an image of {image.shape[0]}x"
+            f"{image.shape[1]}, more than {LARGEST:,}; use a smaller one"
+        )
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))

@@ -1,6 +1,7 @@
 """What an evaluation found: for programs results.json, for people report.html, beside the published
 numbers where there are any."""
 
+import errno
 import json
 import math
 import os
@@ -28,7 +29,7 @@ NAMES = {
     "top5": "top-5 accuracy",
     "localisation_top1_error": "localisation error, top-1",
     "localisation_top5_error": "localisation error, top-5",
-    "oracle_top1_error": "the same at the best threshold, top-1",
+    "oracle_top1_error": "localisation error at the best t, top-1",
     "gt_known": "boxes right, class given",
     "max_box_acc": "MaxBoxAcc",
     "instance_miou": "mean iIoU",
@@ -99,20 +100,62 @@ class Judged:
     """Of a context module's run: `workdir`, `step` and `sha256` of the front end."""
 
 
-def save(folder: str, judged: Judged, outcome: Outcome, command: str) -> None:
-    """Write results.json and report.html, each whole or not at all. Raises: UserError if the folder
-    can't be written to."""
+def save(folder: str, judged: Judged, outcome: Outcome, command: str) -> str:
+    """Write results.json and report.html, each whole or not at all.
+
+    Returns: `replaces`, of those that lay there before.
+    Raises: UserError if the folder can't be written to.
+    """
     found = as_json(judged, outcome, command)
+    replaced = replaces(folder, found)
     text = json.dumps(found, indent=1, allow_nan=False) + "\n"
     shown = page(judged, outcome, command)
     try:
         places.write(places.join(folder, "results.json"), text.encode())
         write(places.join(folder, "report.html"), shown)
     except OSError as error:
-        raise UserError(
-            f"{folder}: results can't be written there ({error.strerror or error}); name another "
-            "folder with --out"
-        ) from error
+        raise _unwritable(folder, error) from error
+    return replaced
+
+
+def require_folder(folder: str) -> None:
+    """Look whether results can be written to a folder, before they are computed; nothing is made.
+    Raises: UserError if not."""
+    if places.is_remote(folder):
+        return
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise _unwritable(folder, NotADirectoryError(errno.ENOTDIR, f"{place} is no folder"))
+    if not os.access(place, os.W_OK):
+        raise _unwritable(folder, PermissionError(errno.EACCES, f"{place} is read-only"))
+
+
+def replaces(folder: str, found: Mapping[str, Any]) -> str:
+    """In what the results of a folder differ from those that are to replace them, in words; "" if
+    in nothing that was asked for, or if there are none."""
+    path = places.join(folder, "results.json")
+    try:
+        before = json.loads(places.read(path))
+        groups = {name: (before[name], found[name]) for name in ("data", "protocol", "config")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    told = [
+        f"{group}.{name} {was.get(name)}, now {now.get(name)}"
+        for group, (was, now) in groups.items()
+        for name in sorted({*was, *now})
+        if was.get(name) != json.loads(json.dumps(now.get(name)))
+    ]
+    more = f", and {len(told) - 2} more" if len(told) > 2 else ""
+    return "; ".join(told[:2]) + more
+
+
+def _unwritable(folder: str, error: OSError) -> UserError:
+    return UserError(
+        f"{folder}: results can't be written there ({error.strerror or error}); name another "
+        "folder with --out"
+    )
 
 
 def as_json(judged: Judged, outcome: Outcome, command: str) -> dict[str, Any]:

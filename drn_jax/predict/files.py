@@ -1,6 +1,7 @@
 """Which images to predict, and under which names the results lie."""
 
 import glob
+import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,19 @@ ROWS = "predictions.jsonl"
 """One line an image; that a folder holds it says that it holds results."""
 RANKS = "predictions.csv"
 """The likeliest classes of all images, one a line."""
+
+
+def remaining(out: str, jobs: Sequence["Job"]) -> int:
+    """How many files that an earlier run's `ROWS` lists in the output folder these jobs will not
+    replace. To be asked before the file is opened anew."""
+    try:
+        with open(os.path.join(out, ROWS), encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file]
+        before = {name for row in rows for name in row.get("outputs", {}).values()}
+    except (OSError, ValueError, AttributeError):
+        return 0
+    kept = before - {name for job in jobs for name in job.outputs.values()}
+    return sum(os.path.exists(os.path.join(out, name)) for name in kept)
 
 
 class Found(NamedTuple):

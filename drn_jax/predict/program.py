@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace, start: float) -> int:
     endings = {kind: ending for kind, ending in _ENDINGS[task].items() if kind in kinds}
     jobs = files.plan(found, endings, out)
     rows: list[Row] = []
+    remaining = files.remaining(out, jobs)
     with ExitStack() as stack:
         writers = [_row_writer(stack.enter_context(_opened(out, files.ROWS)))]
         if "classes" in kinds:
@@ -71,6 +72,8 @@ def run(arguments: argparse.Namespace, start: float) -> int:
                 write(row)
             rows.append(row)
     summary.print_rows(rows, others, out)
+    if remaining:
+        console.say(f"of an earlier run {console.counted(remaining, 'file')} remain in {out}")
     failures = sum("error" in row for row in rows)
     figures = (
         console.counted(len(rows) - failures, "image"),

@@ -108,7 +108,7 @@ figcaption { margin-bottom: 0.55rem; font-size: 0.9375rem; line-height: 1.4; }
 .facts dd { overflow-wrap: anywhere; }
 pre {
   margin: 1.25rem 0 0; padding: 0.85rem 1rem; background: var(--card);
-  border: 1px solid var(--line); border-radius: 6px; overflow-x: auto;
+  border: 1px solid var(--line); border-radius: 6px; white-space: pre-wrap; overflow-wrap: anywhere;
   font: 0.875rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace;
 }
 @media (max-width: 34rem) {

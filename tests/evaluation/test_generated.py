@@ -118,7 +118,7 @@ def write(folder, names, value=0):
 
 def match(tmp_path, images, labels, kind="labelIds", **options):
     found = write(tmp_path / "images", images), write(tmp_path / "labels", labels)
-    return generated.match(*found, kind, **options)
+    return generated.match(*found, kind, **options).pairs
 
 
 def error_of(*args, **options):

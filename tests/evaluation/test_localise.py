@@ -357,7 +357,7 @@ def test_a_planted_map_is_found_exactly(mesh):
         "top5_error": 1,
         "gt_known": 0,
     }
-    for which in ("tuned", "oracle"):
+    for which in ("chosen", "oracle"):
         scores = found[which]
         assert (scores["top1_error"], scores["top5_error"], scores["gt_known"]) == (0, 0, 1)
         assert 1 / 3 < scores["threshold"] < 1
@@ -385,11 +385,11 @@ def test_a_wrong_class_is_a_wrong_box(mesh):
     )
     run = experiment(Planted(COLOURS), 3, source, wrong)
     found = report(run, {}, mesh, SMALL, Localisation()).as_json()
-    assert found["tuned"]["top1_error"] == 1
+    assert found["chosen"]["top1_error"] == 1
     assert found["curves"]["classification_top1"] == 0
     # Of three classes five are all; but the map of a wrong one is nowhere above the others.
     assert found["curves"]["classification_top5"] == 1
-    assert found["tuned"]["top5_error"] > 0.5
+    assert found["chosen"]["top5_error"] > 0.5
 
 
 def test_a_broken_network_is_never_right(mesh):
@@ -428,13 +428,13 @@ def test_the_threshold_is_chosen_on_held_out_images_alone(mesh):
     threshold, curves = tune(run, {}, mesh, SMALL, protocol, tuning)
     as_json = found.as_json()
     assert curves.as_json() == as_json["tuning"]
-    assert as_json["tuned"]["threshold"] == threshold
+    assert as_json["chosen"]["threshold"] == threshold
     assert as_json["oracle"]["threshold"] < dark - 0.01 < dark < threshold + 0.01
-    assert (as_json["tuned"]["top1_error"], as_json["oracle"]["top1_error"]) == (1, 0)
+    assert (as_json["chosen"]["top1_error"], as_json["oracle"]["top1_error"]) == (1, 0)
     # The given one is taken, also where it is none of those that are tried.
     given = report(run, {}, mesh, SMALL, dataclasses.replace(protocol, threshold=0.8123)).as_json()
-    assert given["tuned"]["threshold"] == pytest.approx(0.8123)
-    assert given["tuned"]["top1_error"] == 0
+    assert given["chosen"]["threshold"] == pytest.approx(0.8123)
+    assert given["chosen"]["top1_error"] == 0
 
 
 def greatest_response(source):
@@ -460,7 +460,7 @@ def test_the_report_is_json_of_shares(mesh):
     assert abs(thresholds[-2] - greatest_response(source)) < 1e-4
     errors = curves["top1_error"]
     assert len(thresholds) == len(errors) == len(curves["top5_error"]) == len(curves["gt_known"])
-    assert found["oracle"]["top1_error"] == min(errors) <= found["tuned"]["top1_error"]
+    assert found["oracle"]["top1_error"] == min(errors) <= found["chosen"]["top1_error"]
     assert found["unthresholded"]["top1_error"] == errors[0]
     whole = [
         max(iou_slowly((0, 0, *example["image"].shape[1::-1]), box) for box in example["boxes"])
@@ -485,7 +485,7 @@ def test_a_map_that_does_not_cover_the_image_is_refused(mesh):
 def test_single_images_are_judged_as_the_report_counts_them(mesh, crops):
     source = mixed_scenes(20, 5)
     run, protocol = mixed_run(source), Localisation(threshold=0.36, iou=0.2)
-    counted = report(run, {}, mesh, crops, protocol).as_json()["tuned"]
+    counted = report(run, {}, mesh, crops, protocol).as_json()["chosen"]
     each = list(boxed.of_images(run, {}, crops, protocol, counted["threshold"], range(20)))
     assert len(each) == 20
     right = [one.predicted == one.label and one.overlap > protocol.iou for one in each]

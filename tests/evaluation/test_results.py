@@ -179,3 +179,21 @@ def test_the_terminal_is_told_all_scores_or_those_that_are_named():
     assert outcome(printed=("loss", "top1")).told == pytest.approx(
         {"loss": math.nan, "top1": 0.5}, nan_ok=True
     )
+
+
+def test_a_place_that_cannot_be_written_is_found_out_before(tmp_path):
+    (tmp_path / "file").write_text("")
+    results.require_folder(str(tmp_path / "new" / "folder"))
+    assert not (tmp_path / "new").exists()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=r"file is no folder\); name another folder"):
+            results.require_folder(str(folder))
+
+
+def test_what_replaces_other_results_says_so(tmp_path):
+    assert results.save(str(tmp_path), judged(), outcome(), "") == ""
+    assert results.save(str(tmp_path), judged(), outcome(), "") == ""
+    found = results.save(str(tmp_path), judged(), outcome(crops=10), "")
+    assert found == "protocol.crops 1, now 10"
+    (tmp_path / "results.json").write_text("no json")
+    assert results.save(str(tmp_path), judged(), outcome(), "") == ""
