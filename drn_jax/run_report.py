@@ -19,6 +19,8 @@ from drn_jax.training.evaluate import Totals
 
 SHOWN = 12
 """Validation images on the page: evenly spaced over the set, not chosen by their result."""
+LARGEST = 1024
+"""Longest side of a picture on the page, pixels: a page of street scenes would be too large."""
 ENLARGED = 128
 """Least side of a picture under a heat map, so that the map is smooth."""
 
@@ -160,15 +162,12 @@ def panel(experiment: Experiment, predict: Predict, index: int) -> Panel:
     )
 
 
-def mask_panel(
-    experiment: Experiment, source: Source, index: int, mask_of: Callable[[np.ndarray], np.ndarray]
-) -> Panel:
+def mask_panel(experiment: Experiment, source: Source, index: int, mask: np.ndarray) -> Panel:
     """An example of a source beside the mask that is predicted for it."""
     example, colors = source[index], _colors(experiment)
     if colors is None:
         raise ValueError("a classifier has no masks")
-    masks = {"prediction": mask_of(example["image"])}
-    return _masks(index, example["image"], example["mask"], masks, colors)
+    return _masks(index, example["image"], example["mask"], {"prediction": mask}, colors)
 
 
 def _masks(
@@ -181,9 +180,17 @@ def _masks(
     """An image, its true mask and predicted ones, of which the caption counts the last."""
     counted, last = truth != pictures.IGNORED, list(masks.values())[-1]
     right = float((last == truth)[counted].mean()) if counted.any() else float("nan")
-    painted = {name: pictures.paint(mask.astype(np.uint8), colors) for name, mask in masks.items()}
+
+    def paint(mask: np.ndarray) -> np.ndarray:
+        return pictures.paint(pictures.shrink(mask.astype(np.uint8), LARGEST), colors)
+
+    painted = {name: paint(mask) for name, mask in masks.items()}
     return Panel(
         caption=f"image {index}: {right:.1%} of the labelled pixels right",
         correct=None,
-        images=[("image", image), ("truth", pictures.paint(truth, colors)), *painted.items()],
+        images=[
+            ("image", pictures.shrink(image, LARGEST)),
+            ("truth", paint(truth)),
+            *painted.items(),
+        ],
     )

@@ -130,12 +130,19 @@ def at_full_resolution(
     began = time.perf_counter()
     classes = len(run.dataset.classes)
     outlines = BoundaryF(classes) if boundary else None
+    shown: dict[int, Any] = dict.fromkeys(run_report.spread(len(source)))
+
+    def keep(index: int, mask: np.ndarray) -> None:
+        each(index, mask)
+        if index in shown:
+            shown[index] = mask
+
     totals = full_resolution.evaluate(
         source,
         mask_of.mask,
         classes,
         outlines,
-        each,
+        keep,
         lambda items, total: console.progress(items, total, "images"),
     )
     seconds = time.perf_counter() - began
@@ -155,10 +162,7 @@ def at_full_resolution(
         extra = outlines.scores(sums)
         values = {"boundary F": outlines.per_class(sums)}
         protocol["boundary_tolerance"] = outlines.theta
-    panels = [
-        run_report.mask_panel(run, source, index, mask_of.mask)
-        for index in run_report.spread(len(source))
-    ]
+    panels = [run_report.mask_panel(run, source, index, mask) for index, mask in shown.items()]
     return _segmented(run, totals, protocol, seconds, panels, extra, values, split, len(source))
 
 

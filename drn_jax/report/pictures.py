@@ -210,6 +210,24 @@ def enlarge(image: Pixels, at_least: int) -> Pixels:
     return image.repeat(times, 0).repeat(times, 1)
 
 
+def shrink(image: Pixels, at_most: int) -> Pixels:
+    """Reduces by a whole factor, until the longer side has no more than `at_most` pixels: an image
+    by means, a mask by taking every n-th pixel.
+
+    Args:
+      image: uint8 [H, W, 3], or a mask [H, W].
+
+    Returns:
+      the same dtype, [ceil(H / n), ceil(W / n), ...]; the image itself if it is small enough.
+    """
+    times = -(-max(image.shape[:2]) // at_most)
+    if times <= 1:
+        return image
+    if image.ndim == 2:
+        return image[::times, ::times]
+    return np.asarray(Image.fromarray(image).reduce(times))
+
+
 def png(image: Pixels) -> bytes:
     """Encodes an image as PNG without loss, with a palette where it has no more than 256 colours.
 

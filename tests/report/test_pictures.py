@@ -222,3 +222,17 @@ def test_an_empty_sheet_is_refused():
 def test_an_image_of_floats_is_refused():
     with pytest.raises(ValueError, match=r"expected uint8 \[H, W, 3\], got float64 \(4, 4, 3\)"):
         pictures.png(np.zeros((4, 4, 3)))  # pyright: ignore[reportArgumentType]
+
+
+def test_shrinking_takes_means_of_images_and_classes_of_masks():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (40, 90, 3), dtype=np.uint8)
+    assert pictures.shrink(image, 90) is image
+    small = pictures.shrink(image, 30)
+    assert small.shape == (14, 30, 3)
+    mean = image[3:6, 6:9].reshape(-1, 3).mean(0)
+    assert np.abs(small[1, 2] - mean).max() <= 0.5
+    mask = rng.integers(0, 200, (40, 90), dtype=np.uint8)
+    few = pictures.shrink(mask, 30)
+    assert few.shape == (14, 30)
+    assert (few == mask[::3, ::3]).all()
