@@ -34,17 +34,20 @@ def main() -> None:
 
 
 def row(one: dict[str, Any]) -> str:
-    """A row of the table: errors in %, MaxBoxAcc in %."""
+    """A row of the table, all in %: top-1 accuracy, t, errors (top-1 / top-5) at `COLUMNS`, boxes
+    right without t among the images of the right class, MaxBoxAcc."""
     details, scores = one["details"], one["scores"]
     cells = [f"`{one['config']['model']['name']}`", f"{100 * scores['top1']:.2f}"]
     for name in COLUMNS:
         at = details[name]
         cells.append(f"{100 * at['top1_error']:.2f} / {100 * at['top5_error']:.2f}")
-    cells.append(f"{100 * details['chosen']['gt_known']:.2f}")
+    right = 1 - details["unthresholded"]["top1_error"]
+    cells.append(f"{100 * right / scores['top1']:.1f}")
     boxes = details["max_box_acc"]
     cells.append(" / ".join(f"{100 * boxes[key]:.1f}" for key in ("0.3", "0.5", "0.7", "mean")))
     t = details["chosen"]["threshold"]
-    cells.insert(2, "none" if t is None else f"{t:.4g}" if t < 0.999 else f"1 - {1 - t:.1g}")
+    near = t is not None and 0.999 <= t < 1
+    cells.insert(2, "none" if t is None else f"1 - {1 - t:.1g}" if near else f"{t:.4g}")
     return f"| {' | '.join(cells)} |"
 
 
@@ -63,7 +66,8 @@ def draw(title: str, found: list[dict[str, Any]], out: str) -> None:
         axes, ("top-1 error (%)", "wrong box of the true class (%)"), strict=True
     ):
         side.set(xlabel="threshold t", ylabel=label)
-        side.set_xticks(range(8), ["0", "0.9", "0.99", *(f"$1-10^{{-{k}}}$" for k in range(3, 8))])
+        named = {0: "0", 1: "0.9", 2: "0.99", **{k: f"$1-10^{{-{k}}}$" for k in (3, 5, 7)}}
+        side.set_xticks(list(named), list(named.values()))
         side.tick_params(axis="x", labelsize=8)
         side.grid(alpha=0.2)
         side.spines[["top", "right"]].set_visible(False)

@@ -188,6 +188,6 @@ def test_help_describes_the_flags_and_succeeds(program, tmp_path):
     )
     assert found.returncode == 0
     assert "--workdir" in found.stdout
-    assert found.stdout.lstrip().startswith(("Train a network", "Score a trained network"))
+    assert found.stdout.lstrip().startswith(("Train a network", "Judge a trained network"))
     assert found.stderr == ""
     assert not list(tmp_path.iterdir())
