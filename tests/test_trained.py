@@ -87,10 +87,10 @@ def test_a_context_module_comes_with_its_front_end(tmp_path, front):
     folder, variables = front
     given = settings(
         task="context",
-        model={"name": "context", "context": {"layers": 8}},
+        model={"name": "context", "context": {"layers": 4}},
         data={"front_end": str(folder)},
     )
-    module = models.create("context", 3, context=Context(8))
+    module = models.create("context", 3, context=Context(4))
     of_module = draw(module, (1, 8, 8, 3), seed=1)
     save(tmp_path / "module", given, of_module, KNOWN)
     found = trained.load(str(tmp_path / "module"))
