@@ -5,7 +5,7 @@
     python eval.py --workdir=runs/quickstart --localise          boxes from the classifier
     python eval.py --workdir=runs/streets --scales=published     several scales, full resolution
     python eval.py --workdir=runs/streets --flip --boundary      mirrored too; boundaries scored
-    python eval.py --workdir=runs/streets --export=DIR           for Cityscapes' server
+    python eval.py --workdir=runs/streets --export=DIR           masks for Cityscapes' scripts
     python eval.py --workdir=runs/camvid --config.data.dir=FOLDER    where the images now lie
 
 The configuration is the one that was trained with, but for `mesh`: each of the devices that are

@@ -7,7 +7,7 @@
 
 Paper:     its networks are trained on ImageNet (configs/imagenet.py); here at a quarter of their
            width on small images.
-Hardware:  two CPU cores; minutes for resnet_18, half an hour for drn_c_26.
+Hardware:  two CPU cores.
 Expected:  docs/localisation.md.
 """
 

@@ -23,13 +23,13 @@ class Boxed:
     image: np.ndarray
     """uint8 [H, W, 3]."""
     crop: np.ndarray
-    """The centre crop that the network saw, uint8 [s, s, 3]."""
+    """What the map is of: the centre crop, or the whole resized image, uint8 [h, w, 3]."""
     label: int
     predicted: int
     probability: float
     """Of the predicted class."""
     map: np.ndarray
-    """Probability of the predicted class at every cell of the crop, float32 [h, w]."""
+    """Probability of the predicted class at every cell of that, float32."""
     box: np.ndarray
     """Of the predicted class, [4], pixels of the image."""
     truth: np.ndarray
@@ -55,12 +55,14 @@ def of_images(
     thresholds = jnp.asarray([-np.inf if threshold is None else threshold], jnp.float32)
 
     @jax.jit
-    def look(variables: Variables, views: jax.Array, geometry: Geometry) -> tuple[jax.Array, ...]:
+    def look(
+        variables: Variables, views: jax.Array, seen: jax.Array, geometry: Geometry
+    ) -> tuple[jax.Array, ...]:
         found: Any = run.model.apply(variables, run.inputs({"image": views}), train=False)
-        logits, features = found
-        scores = classification.averaged(logits[None], crops.average)
+        scores = classification.averaged(found[0][None], crops.average)
         best = scores.argmax(-1)[:, None]
-        maps = features["logits_2d"][crops.centre][None]
+        found = run.model.apply(variables, run.inputs({"image": seen}), train=False)
+        maps = found[1]["logits_2d"]
         cells = localisation.boxes(protocol.responses(maps), best, thresholds)
         box = localisation.to_pixels(cells, run.stride, geometry)[0, 0, 0]
         return best[0, 0], jax.nn.softmax(scores)[0], jax.nn.softmax(maps)[0], box
@@ -69,14 +71,20 @@ def of_images(
         example = run.dataset.validation[index]
         if not len(example.get("boxes", ())):
             continue
-        _, views, places = classification.cropped(example["image"], crops)
+        resized, views, places = classification.cropped(example["image"], crops)
+        seen = views[crops.centre]
         geometry = Geometry(*(np.asarray(a)[crops.centre : crops.centre + 1] for a in places))
-        answer = jax.device_get(look(variables, views, geometry))
+        if protocol.image == "whole":
+            seen = resized
+            geometry = classification.located(
+                example["image"], seen, seen.shape[:2], [(0, 0)], np.zeros(1, bool)
+            )
+        answer = jax.device_get(look(variables, views, seen[None], geometry))
         predicted, probability, maps, box = answer
         overlaps = localisation.iou(jnp.asarray(box)[None, :], jnp.asarray(example["boxes"]))
         yield Boxed(
             image=example["image"],
-            crop=views[crops.centre],
+            crop=seen,
             label=int(example["label"]),
             predicted=int(predicted),
             probability=float(probability[predicted]),

@@ -86,7 +86,7 @@ def localised(
         "iou_above": protocol.iou,
         "threshold": "tuned" if given is None else given,
         **_tuning(run, report),
-        "cell": "stride * k to stride * (k + 1) pixels of the crop",
+        "cell": "stride * k to stride * (k + 1) pixels of what the map is of",
         "empty_mask": "whole image",
         "images_without_box": f"{report.curves.left_out} left out",
     }

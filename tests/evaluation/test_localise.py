@@ -481,10 +481,14 @@ def test_a_map_that_does_not_cover_the_image_is_refused(mesh):
         evaluate(run, {}, mesh, SMALL, Localisation(), source, np.array([0.5]))
 
 
-@pytest.mark.parametrize("crops", [CROP, TEN], ids=["one crop", "ten"])
-def test_single_images_are_judged_as_the_report_counts_them(mesh, crops):
+@pytest.mark.parametrize(
+    ("crops", "image"),
+    [(CROP, "crop"), (TEN, "crop"), (CROP, "whole")],
+    ids=["one crop", "ten", "whole"],
+)
+def test_single_images_are_judged_as_the_report_counts_them(mesh, crops, image):
     source = mixed_scenes(20, 5)
-    run, protocol = mixed_run(source), Localisation(threshold=0.36, iou=0.2)
+    run, protocol = mixed_run(source), Localisation(threshold=0.36, iou=0.2, image=image)
     counted = report(run, {}, mesh, crops, protocol).as_json()["chosen"]
     each = list(boxed.of_images(run, {}, crops, protocol, counted["threshold"], range(20)))
     assert len(each) == 20
@@ -495,5 +499,7 @@ def test_single_images_are_judged_as_the_report_counts_them(mesh, crops):
         assert one.overlap == pytest.approx(
             max(iou_slowly(one.box, true) for true in example["boxes"]), abs=1e-5
         )
-        assert one.crop.shape == (crops.crop, crops.crop, 3)
+        resized = resized_slowly(example["image"], crops.resize)
+        side = (crops.crop, crops.crop)
+        assert one.crop.shape[:2] == (resized.shape[:2] if image == "whole" else side)
         assert one.map.max() <= 1
