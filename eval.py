@@ -33,7 +33,7 @@ from ml_collections import ConfigDict, config_flags
 from drn_jax import cli, config, experiment, places, program, runtime, trained
 from drn_jax.data.dataset import Source
 from drn_jax.errors import UserError
-from drn_jax.evaluation import cityscapes, judge, results
+from drn_jax.evaluation import cityscapes, judge, judge_boxes, results
 from drn_jax.evaluation.crops import Crops
 from drn_jax.evaluation.dense import ClassMaps, default_sides, for_memory
 from drn_jax.evaluation.localisation import Localisation
@@ -209,7 +209,7 @@ def judged_by(run: Experiment, mesh: Mesh, variables: Variables, network: Traine
         if not given.localise:
             return judge.cropped(run, mesh, variables, crops)
         protocol = Localisation(given.map, given.threshold, image=given.map_of)
-        return judge.localised(run, mesh, variables, crops, protocol)
+        return judge_boxes.localised(run, mesh, variables, crops, protocol)
     return full_resolution(run, network)
 
 

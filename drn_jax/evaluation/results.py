@@ -289,6 +289,11 @@ def _published_table(judged: Judged, outcome: Outcome) -> Table:
     return Table(title, columns, drawn, notes)
 
 
+def unless(choice: str, default: str, before: str = "") -> str:
+    """What a choice adds to the name of a protocol; its default nothing."""
+    return "" if choice == default else f"_{before}{choice}"
+
+
 def name_of(key: str) -> str:
     """What people call a score."""
     return NAMES.get(key, key.replace("_", " "))
