@@ -103,6 +103,7 @@ class Step:
             1000 if self.imagenet else CLASSES,
             dtype=jnp.dtype(self.dtype),
             remat=self.remat,
+            convolution="native",  # As accelerators compute; this host's CPU only compiles.
             norm=Norm("group", self.group) if self.group else Norm(),
         )
 

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from drn_jax.data.reading import Reading
 from drn_jax.errors import UserError, nearest
 from drn_jax.models.context import Context
+from drn_jax.models.convolution import Method
 from drn_jax.models.layers import Norm
 from drn_jax.tasks.segmentation import Grid
 from drn_jax.training.sharding import MeshShape
@@ -54,6 +55,8 @@ class Model:
     remat: Literal["none", "level", "block"] = "none"
     """What the backward pass recomputes to save memory on GPUs and TPUs: the inside of every level,
     or of every residual block."""
+    convolution: Method = "auto"
+    """By which programs convolutions are computed, see `convolution.choose`."""
 
 
 @dataclass(frozen=True)

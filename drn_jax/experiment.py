@@ -207,13 +207,13 @@ def _build_context(config: Config, settings: MapData) -> Experiment:
     front, variables = _front_end(settings)
     stride = output_stride(front.model.stages)
     network = dataclasses.asdict(front.config.model)
-    trained_only = ("norm", "remat")  # No map depends on them.
+    trained_only = ("norm", "remat", "convolution")  # But for rounding no map depends on them.
     described = {
         "model": {name: value for name, value in network.items() if name not in trained_only},
         "preprocess": dataclasses.asdict(front.preprocess),
     }
     _check_batch_size(config, front.dataset)
-    model = parts.network(config.model, len(front.dataset.classes))
+    model = parts.network(config, len(front.dataset.classes))
     if models.table(config.model.name):
         raise UserError(
             f"config.model.name = {config.model.name}: config.task = context trains a context "

@@ -51,7 +51,7 @@ def build(config: Config, classes: int, mean: Channels, std: Channels) -> Parts:
         task = Segmentation(classes, cells, config.data.grid)
     else:
         task = Classification(classes)
-    model = network(settings, classes)
+    model = network(config, classes)
     assert not isinstance(model, ContextModule), "`stride` refuses it"
     return Parts(model, preprocess, task, cells)
 
@@ -66,8 +66,21 @@ def stride(settings: Model) -> int:
     return output_stride(stages)
 
 
-def network(settings: Model, classes: int) -> AnyNetwork:
-    """The network alone, or the context module. Raises: UserError as `models.create`."""
+def network(config: Config, classes: int) -> AnyNetwork:
+    """The network alone, or the context module.
+
+    Raises: UserError as `models.create`, and for Winograd's tiles where devices split rows.
+    """
+    settings = config.model
+    convolution = settings.convolution
+    if config.mesh.spatial > 1:
+        # Tiles begin at other rows than the devices' shares do.
+        if convolution not in ("auto", "native"):
+            raise UserError(
+                f"config.model.convolution = {convolution} does not split rows over devices "
+                f"(config.mesh.spatial = {config.mesh.spatial}): use auto or native"
+            )
+        convolution = "native"
     options = _family_options(settings)
     if any(stage.kind != "plain" for stage in models.table(settings.name, settings.width)):
         options["running_variance"] = settings.running_variance
@@ -80,6 +93,7 @@ def network(settings: Model, classes: int) -> AnyNetwork:
         head_std=settings.head_std or None,
         norm=settings.norm,
         remat=settings.remat,
+        convolution=convolution,
         **options,
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drn_jax import config, experiment
+from drn_jax import config, experiment, parts
 from drn_jax.data import surroundings
 from drn_jax.errors import UserError
 from drn_jax.models.context import Context
@@ -453,3 +453,24 @@ def test_held_out_examples_come_from_training_and_are_not_trained_on(photographs
 def test_held_out_must_leave_something_to_train_on(photographs):
     with pytest.raises(UserError, match=r"config.data.held_out = 10: must be at least 0 and below"):
         experiment.build(classification(photographs, held_out=10))
+
+
+def test_rows_that_devices_split_are_left_to_the_native_convolution():
+    """Where tiles begin at other rows than the shares do, all rows would be sent around."""
+    given = {
+        "name": "split",
+        "task": "classification",
+        "model": {"name": "drn_c_26", "width": 0.05},
+        "data": {"name": "imagenet", "crop": 32, "resize": 32},
+        "batch_size": 1,
+        "epochs": 1,
+        "optimizer": {"learning_rate": 0.1},
+        "schedule": {"kind": "constant"},
+    }
+    whole = config.parse(given)
+    split = config.parse(given | {"mesh": {"spatial": 2}})
+    assert parts.network(whole, 2).convolution == "auto"
+    assert parts.network(split, 2).convolution == "native"
+    tiled = dataclasses.replace(split.model, convolution="winograd4")
+    with pytest.raises(UserError, match=r"convolution = winograd4.*spatial = 2.*native"):
+        parts.network(dataclasses.replace(split, model=tiled), 2)

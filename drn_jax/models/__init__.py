@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from drn_jax.errors import UserError, nearest
 from drn_jax.models import drn, stages, vgg
 from drn_jax.models.context import Context, ContextModule
+from drn_jax.models.convolution import Method
 from drn_jax.models.dilation import PUBLISHED, ContextNetwork
 from drn_jax.models.inputs import IMAGENET_MEAN, IMAGENET_STD, Channels, Preprocess, Space
 from drn_jax.models.layers import Norm
@@ -98,6 +99,7 @@ def create(
     dtype: Any = jnp.float32,
     context: Context | None = None,
     head_std: float | None = None,
+    convolution: Method = "auto",
     **options: Any,
 ) -> AnyNetwork:
     """The network `name` with every channel count but the classes' multiplied by `width`.
@@ -109,6 +111,7 @@ def create(
         this may change all but the number of layers.
       head_std: deviation with which the classifier is drawn; by default the published 0.001 for a
         dilated VGG, whose features come trained, else sqrt(2 / classes).
+      convolution: by which programs it is computed, see `convolution.choose`.
       options: `running_variance`, `norm` and `remat` (see `network.Network`); for DRN-A also
         `output_stride` and `variant` (see `drn.drn_a`), for VGG `dropout`, `padding` and
         `fc_channels` (see `vgg`). None but the last changes a parameter's shape.
@@ -118,6 +121,9 @@ def create(
     fields = {key: options.pop(key) for key in _FIELDS if key in options}
     rows = table(name, width, **options)
     _check_norm_and_remat(name, rows, fields.get("norm", Norm()), fields.get("remat", "none"))
+    if convolution not in get_args(Method):
+        offer = nearest(str(convolution), get_args(Method))
+        raise UserError(f"config.model.convolution = {convolution!r}: {offer}")
     published = PUBLISHED.get(name)
     classes = CLASSES.get(name, 1000) if num_classes is None else num_classes
     if classes < 1:
@@ -131,7 +137,7 @@ def create(
             )
     if not rows:
         context = context or Context()
-    module = ContextModule(classes, context, dtype) if context else None
+    module = ContextModule(classes, context, dtype, convolution) if context else None
     if module:
         _ = module.table  # Raises for what no module has.
         if not rows:
@@ -140,6 +146,7 @@ def create(
         head_std = vgg.FINAL_STD
     if head_std is not None:
         fields["head_init"] = _gaussian(head_std)
+    fields["convolution"] = convolution
     network = Network(rows, num_classes=classes, dtype=dtype, **fields)
     if not module:
         return network

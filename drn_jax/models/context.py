@@ -8,6 +8,7 @@ behind the class map of any network. Randomly drawn it trains badly or not at al
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import flax.linen as nn
@@ -17,7 +18,9 @@ from jax import lax
 
 from drn_jax.errors import UserError, nearest
 from drn_jax.models import stages as tables
+from drn_jax.models.convolution import Method
 from drn_jax.models.layers import (
+    DilatedConv,
     Extent,
     at_least_float32,
     check_extent,
@@ -156,11 +159,13 @@ class ContextModule(nn.Module):
     Attributes:
       channels: C, as many as there are classes.
       dtype: of the computation; parameters are float32, and the last layer computes in no less.
+      convolution: by which programs, see `convolution.choose`.
     """
 
     channels: int
     context: Context = Context()
     dtype: Any = jnp.float32
+    convolution: Method = "auto"
 
     @property
     def table(self) -> tuple[Stage, ...]:
@@ -201,7 +206,8 @@ class ContextModule(nn.Module):
             last = stage is stages[-1]
             dtype = at_least_float32(self.dtype) if last else self.dtype
             init = kernel_init(self.context, self.channels, stage)
-            x, valid = plain_conv(stage, x, valid, dtype, init)
+            conv = partial(DilatedConv, dtype=dtype, kernel_init=init, method=self.convolution)
+            x, valid = plain_conv(stage, x, valid, conv)
             x = activate(stage, x, train)
             features[stage.name] = x
         features["context"] = features["logits_2d"] = x

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from drn_jax.errors import UserError, nearest
+from drn_jax.models.convolution import Method, dilated_conv
 
 Statistics = Literal["global", "group", "frozen"]
 
@@ -28,33 +29,6 @@ fan_out_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 fan_in_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 """N(0, sqrt(2 / (k * k * inputs))) (He et al. 2015): keeps the size of activations where no batch
 norm does."""
-
-
-def dilated_conv(
-    x: jax.Array, kernel: jax.Array, *, stride: int = 1, dilation: int = 1, padding: int = 0
-) -> jax.Array:
-    """Dilated convolution, as deep learning has it: y[n, i, j, o] is the sum over u, v, c of
-    x[n, i*stride + u*dilation - padding, j*stride + v*dilation - padding, c] * kernel[u, v, c, o].
-
-    Yu & Koltun 2016, Eq. 2, up to the sign of the offset.
-
-    Args:
-      x: [N, H, W, C].
-      kernel: [K, K, C, O], same dtype as `x`.
-      stride, dilation: steps of the output grid and of the kernel's taps, pixels of `x`.
-      padding: zeros on each of the four sides, pixels. Explicit, because 'SAME' would put the
-        odd pixel of a strided convolution on the other side than PyTorch does.
-
-    Returns: [N, H', W', O] with H' = (H + 2*padding - dilation*(K-1) - 1) // stride + 1.
-    """
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=((padding, padding), (padding, padding)),
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
 
 
 def cut(x: jax.Array, extent: Extent) -> jax.Array:
@@ -107,7 +81,7 @@ def max_pool(
 class DilatedConv(nn.Module):
     """`dilated_conv` with parameters: `kernel` [K, K, C, features] and `bias` [features] float32.
 
-    Computes in `dtype`, which is also the dtype of the result.
+    Computes in `dtype`, which is also the dtype of the result, by `method`.
     """
 
     features: int
@@ -118,6 +92,7 @@ class DilatedConv(nn.Module):
     use_bias: bool = False
     dtype: Any = jnp.float32
     kernel_init: Callable[..., jax.Array] = fan_out_normal
+    method: Method = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -129,6 +104,7 @@ class DilatedConv(nn.Module):
             stride=self.stride,
             dilation=self.dilation,
             padding=self.padding,
+            method=self.method,
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from drn_jax.errors import UserError
 from drn_jax.models import stages as tables
+from drn_jax.models.convolution import Method
 from drn_jax.models.layers import (
     BatchNorm,
     DilatedConv,
@@ -110,14 +111,12 @@ def plain_conv(
     stage: tables.Stage,
     x: jax.Array,
     extent: Extent,
-    dtype: Any,
-    kernel_init: Callable[..., jax.Array],
+    conv: Callable[..., DilatedConv],
 ) -> tuple[jax.Array, Extent]:
     """`x` behind the convolution of a "plain" row, whose parameters bear the row's name; and the
     extent there."""
     [spec] = next(tables.blocks(stage, x.shape[-1])).path
-    conv = layer(spec, partial(DilatedConv, dtype=dtype, kernel_init=kernel_init))
-    return convolved(spec, conv, x, extent)
+    return convolved(spec, layer(spec, conv), x, extent)
 
 
 def activate(stage: tables.Stage, x: jax.Array, train: bool) -> jax.Array:
@@ -139,6 +138,7 @@ class Network(nn.Module):
       remat: what the backward pass recomputes instead of keeping it: nothing, the inside of every
         level, or of every residual block. It changes memory and time, no result. (For CPUs XLA
         may merge the second computation with the first, and save less or nothing.)
+      convolution: by which programs, see `convolution.choose`.
       dtype: of the computation. Parameters and batch statistics are float32; the classifier
         computes in no less.
       head_init: draws the classifier's kernel.
@@ -149,6 +149,7 @@ class Network(nn.Module):
     running_variance: Literal["biased", "unbiased"] = "biased"
     norm: Norm = Norm()
     remat: Remat = "none"
+    convolution: Method = "auto"
     dtype: Any = jnp.float32
     head_init: Callable[..., jax.Array] = fan_out_normal
 
@@ -181,7 +182,7 @@ class Network(nn.Module):
         """
         check_size(self.stages, *images.shape[1:3])
         check_extent(valid, train)
-        conv = partial(DilatedConv, dtype=self.dtype)
+        conv = partial(DilatedConv, dtype=self.dtype, method=self.convolution)
         norm = partial(
             BatchNorm, dtype=self.dtype, running_variance=self.running_variance, norm=self.norm
         )
@@ -194,7 +195,7 @@ class Network(nn.Module):
                 padding, x = tables.pool_padding(stage), cut(x, valid)
                 x = max_pool(x, stage.kernel, stage.stride, padding, ceil=stage.ceil)
             elif stage.kind == "plain":
-                x, _ = plain_conv(stage, x, valid, self.dtype, fan_in_normal)
+                x, _ = plain_conv(stage, x, valid, partial(conv, kernel_init=fan_in_normal))
                 x = activate(stage, x, train)
             else:
                 x = level(stage, conv, norm, by_block, name=stage.name)(x, train, valid)
@@ -202,7 +203,7 @@ class Network(nn.Module):
             features[stage.name] = x
         exact = at_least_float32(self.dtype)
         [spec] = next(tables.blocks(self.table[-1], x.shape[-1])).path
-        head = layer(spec, partial(DilatedConv, dtype=exact, kernel_init=self.head_init))
+        head = layer(spec, partial(conv, dtype=exact, kernel_init=self.head_init))
         pooled = mean_over(x, valid, exact)
         features["logits_2d"] = head(x)
         return head(pooled)[:, 0, 0, :], features

@@ -171,7 +171,7 @@ def test_multiply_adds_are_half_the_flops_of_the_compiled_program(name):
 
     The image is large so that the padding is a small share.
     """
-    model = create(name, width=0.5)
+    model = create(name, width=0.5, convolution="native")
     half = half_the_flops(model, 896, 832, lambda logits, features: logits)
     total = sum(row.multiply_adds for row in of_stages(model.table, 896, 832, pooled=True))
     assert 0.95 * total < half < total
@@ -179,7 +179,7 @@ def test_multiply_adds_are_half_the_flops_of_the_compiled_program(name):
 
 def test_multiply_adds_of_the_unpadded_front_end_are_half_the_flops_of_its_compiled_program():
     """Within 2 %, and below: no tap lies on padding, and XLA adds biases, ReLUs and poolings."""
-    model = create("vgg_16_front_end", width=0.25)
+    model = create("vgg_16_front_end", width=0.25, convolution="native")
     half = half_the_flops(model, 500, 628, lambda logits, features: features["logits_2d"])
     total = sum(row.multiply_adds for row in of_stages(model.table, 500, 628, pooled=False))
     assert total < half < 1.02 * total

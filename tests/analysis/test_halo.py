@@ -11,7 +11,8 @@ from jax.sharding import PartitionSpec as P
 from drn_jax import models
 from drn_jax.analysis import collectives, halo
 from drn_jax.models.context import Context
-from drn_jax.models.layers import dilated_conv, max_pool
+from drn_jax.models.convolution import dilated_conv
+from drn_jax.models.layers import max_pool
 from drn_jax.models.network import Network
 from drn_jax.models.stages import Stage
 

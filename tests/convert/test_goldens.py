@@ -8,6 +8,7 @@ import pytest
 
 from drn_jax import models
 from drn_jax.convert import torch as convert
+from drn_jax.models import convolution
 from drn_jax.tasks import Classification
 from drn_jax.tasks.upsampling import upsample
 from drn_jax.training import optim
@@ -63,6 +64,22 @@ def test_logits_and_dense_class_map_are_the_published(golden, procedural, name):
     assert relative(map_odd[..., :8], nhwc(published.figures["map_odd"])) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["drn_a_18", "drn_d_22"])
+def test_logits_are_the_published_where_winograd_computes_all_that_it_can(
+    golden, procedural, name, monkeypatch
+):
+    """Images of 64x64 are so small that "auto" would leave most layers to XLA's convolution."""
+    monkeypatch.setattr(convolution, "WINOGRAD_CELLS", 1)
+    published = golden(name)
+    square = nhwc(procedural.image("square", (4, 3, 64, 64)))
+    apply = jax.jit(create(name).apply)
+    variables = convert.load(name, published.state)
+    traced = apply.lower(variables, square).as_text("hlo")
+    assert traced.count(" convolution(") < 10
+    logits, _ = apply(variables, square)
+    assert relative(logits, published.figures["logits"]) < 1e-5
+
+
 def test_segmentation_checkpoint_gives_the_published_scores_and_upsampling(golden, procedural):
     published = golden("drn_d_22_seg")
     state = {**published.state, "up.weight": convert.bilinear(19)}
@@ -76,40 +93,46 @@ def test_segmentation_checkpoint_gives_the_published_scores_and_upsampling(golde
     assert relative(log_softmax, nhwc(published.figures["log_softmax"])) < 1e-5
 
 
-def train_three_steps(golden, procedural, name, dtype):
-    """Losses, the first gradient, and the variables after three of PyTorch's SGD steps."""
-    published = golden(name)
-    variables = convert.load(name, published.state)
-    model = create(name, running_variance="unbiased", dtype=dtype)
-    images = nhwc(procedural.image("square", (4, 3, 64, 64)))
-    label = procedural.labels("square", (4,), 1000).astype(np.int32)
-    task = Classification(1000)
-    optimizer = optim.sgd(lambda step: 0.01, momentum=0.9, weight_decay=1e-4)
+class Training:
+    """A published network, its four images and labels, and the loss that it is trained by."""
 
-    @jax.jit
-    def step(params, batch_stats, opt_state):
-        def loss(params):
-            (logits, features), updated = model.apply(
-                {"params": params, "batch_stats": batch_stats},
-                images,
-                train=True,
-                mutable=["batch_stats"],
+    def __init__(self, golden, procedural, name, dtype):
+        self.published = golden(name)
+        self.model = create(name, running_variance="unbiased", dtype=dtype)
+        self.images = nhwc(procedural.image("square", (4, 3, 64, 64)))
+        self.label = procedural.labels("square", (4,), 1000).astype(np.int32)
+        self.variables = convert.load(name, self.published.state)
+
+    def loss(self, params, batch_stats):
+        """Of the batch, and the statistics after it."""
+        (logits, features), updated = self.model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            self.images,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        loss, _ = Classification(1000).loss(logits, features, {"label": self.label})
+        return loss, updated["batch_stats"]
+
+    def three_steps(self):
+        """Losses, the first gradient, and the variables after three of PyTorch's SGD steps."""
+        optimizer = optim.sgd(lambda step: 0.01, momentum=0.9, weight_decay=1e-4)
+
+        @jax.jit
+        def step(params, batch_stats, opt_state):
+            (value, stats), gradient = jax.value_and_grad(self.loss, has_aux=True)(
+                params, batch_stats
             )
-            return task.loss(logits, features, {"label": label})[0], updated["batch_stats"]
+            updates, opt_state = optimizer.update(gradient, opt_state, params)
+            return optax.apply_updates(params, updates), stats, opt_state, value, gradient
 
-        (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
-        return optax.apply_updates(params, updates), stats, opt_state, value, gradient
-
-    params, batch_stats = variables["params"], variables["batch_stats"]
-    opt_state, losses, gradients = optimizer.init(params), [], []
-    for _ in range(3):
-        params, batch_stats, opt_state, value, gradient = step(params, batch_stats, opt_state)
-        losses.append(float(value))
-        gradients.append(gradient)
-    after = {"params": params, "batch_stats": batch_stats}
-    logits = jax.jit(model.apply)(after, images)[0]
-    return published, losses, gradients[0], after, logits
+        params, batch_stats = self.variables["params"], self.variables["batch_stats"]
+        opt_state, losses, gradients = optimizer.init(params), [], []
+        for _ in range(3):
+            params, batch_stats, opt_state, value, gradient = step(params, batch_stats, opt_state)
+            losses.append(float(value))
+            gradients.append(gradient)
+        return losses, gradients[0], {"params": params, "batch_stats": batch_stats}
 
 
 def norm_errors(name, variables, published_norms):
@@ -129,9 +152,10 @@ def test_gradient_and_three_training_steps_are_the_published_computed_in_float64
     """In float32 one ReLU of a million may fall on the other side of 0 by rounding alone and move a
     gradient norm by 1e-3; so what must agree is compared without that noise on our side."""
     with jax.enable_x64(True):
-        published, losses, gradient, after, logits = train_three_steps(
-            golden, procedural, name, jnp.float64
-        )
+        training = Training(golden, procedural, name, jnp.float64)
+        losses, gradient, after = training.three_steps()
+        logits = jax.jit(training.model.apply)(after, training.images)[0]
+    published = training.published
     np.testing.assert_allclose(losses, published.facts["train_losses"], rtol=1e-4)
     with_gradient = {"params": gradient, "batch_stats": after["batch_stats"]}
     assert max(norm_errors(name, with_gradient, published.facts["grad_norms"]).values()) < 1e-4
@@ -143,11 +167,13 @@ def test_gradient_and_three_training_steps_are_the_published_computed_in_float64
 @pytest.mark.parametrize("name", ["resnet_18", "drn_a_18"])
 def test_three_training_losses_in_float32_are_the_published(golden, procedural, name):
     """Where rounding does not decide on a ReLU at 0; for the others see docs/parity.md."""
-    published, losses, *_ = train_three_steps(golden, procedural, name, jnp.float32)
-    np.testing.assert_allclose(losses, published.facts["train_losses"], rtol=1e-4)
+    training = Training(golden, procedural, name, jnp.float32)
+    losses, *_ = training.three_steps()
+    np.testing.assert_allclose(losses, training.published.facts["train_losses"], rtol=1e-4)
 
 
 def test_first_loss_of_a_bottleneck_network_is_the_published(golden, procedural):
     """Later ones wander in float32: batch norm over four 2x2 maps (goldens, README)."""
-    published, losses, *_ = train_three_steps(golden, procedural, "resnet_50", jnp.float32)
-    assert losses[0] == pytest.approx(published.facts["train_losses"][0], rel=1e-5)
+    training = Training(golden, procedural, "resnet_50", jnp.float32)
+    loss, _ = jax.jit(training.loss)(*map(training.variables.get, ("params", "batch_stats")))
+    assert loss == pytest.approx(training.published.facts["train_losses"][0], rel=1e-5)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from drn_jax.models.layers import BatchNorm, DilatedConv, dilated_conv, max_pool
+from drn_jax.models.convolution import dilated_conv
+from drn_jax.models.layers import BatchNorm, DilatedConv, max_pool
 
 # kernel, stride, dilation, padding, height, width
 CONVOLUTIONS = [

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from drn_jax.models.layers import dilated_conv, max_pool
+from drn_jax.models.convolution import dilated_conv
+from drn_jax.models.layers import max_pool
 from drn_jax.models.network import Network
 from drn_jax.models.stages import Stage
 

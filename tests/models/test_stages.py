@@ -9,7 +9,8 @@ import pytest
 
 from drn_jax.errors import UserError
 from drn_jax.models import MODELS, drn, table
-from drn_jax.models.layers import dilated_conv, max_pool
+from drn_jax.models.convolution import dilated_conv
+from drn_jax.models.layers import max_pool
 from drn_jax.models.network import Network
 from drn_jax.models.stages import (
     Block,
