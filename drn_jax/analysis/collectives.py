@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+from drn_jax.analysis import hlo
 
 Kind = Literal["all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter"]
 """Opcodes of XLA's HLO; the rare others are left out."""
@@ -26,47 +27,38 @@ class Collective:
 
 
 def of_program(text: str) -> tuple[Collective, ...]:
-    """The collectives of a program, in the order of its text.
-
-    Times multiply the trip counts of the loops around. A loop whose count the compiler does not
-    know counts once, and so does every branch of a conditional. An asynchronous pair counts once,
-    as its start.
+    """The collectives of a program, in the order of its text; an asynchronous pair counts once, as
+    its start. Times are `hlo.instructions`'s.
 
     Args:
       text: `jax.stages.Compiled.as_text()`; for CPU, GPU or TPU.
     """
-    computations, entry = _computations(text)
-    runs, fused = _runs(computations, entry)
     header = text.partition("\n")[0]
     everyone = math.prod(map(int, re.findall(r"(?:replica_count|num_partitions)=(\d+)", header)))
     found, channels = [], set()
-    for name, lines in computations.items():
-        for line in lines if runs[name] else ():
-            instruction = _INSTRUCTION.match(line)
-            if instruction is None:
+    for instruction in hlo.instructions(text):
+        opcode, shape, line = instruction.opcode, instruction.shape, instruction.line
+        kind = next((k for k in get_args(Kind) if opcode in (k, f"{k}-start")), None)
+        if kind is None:
+            continue
+        # A TPU carries a collective through several fusions, and repeats it in each.
+        channel = re.search(r"channel_id=(\d+)", line)
+        if instruction.fused and channel:
+            if channel[1] in channels:
                 continue
-            shape, opcode = instruction.groups()
-            kind = next((k for k in get_args(Kind) if opcode in (k, f"{k}-start")), None)
-            if kind is None:
-                continue
-            # A TPU carries a collective through several fusions, and repeats it in each.
-            channel = re.search(r"channel_id=(\d+)", line)
-            if name in fused and channel:
-                if channel[1] in channels:
-                    continue
-                channels.add(channel[1])
-            if opcode != kind and kind != "all-reduce":  # Operands, results, and handles.
-                shape = _elements(shape)[1]
-            source = re.search(r'op_name="([^"]*)"', line)
-            found.append(
-                Collective(
-                    kind,
-                    _bytes(shape),
-                    _devices(line, everyone),
-                    runs[name],
-                    source[1] if source else "",
-                )
+            channels.add(channel[1])
+        if opcode != kind and kind != "all-reduce":  # Operands, results, and handles.
+            shape = hlo.elements(shape)[1]
+        source = re.search(r'op_name="([^"]*)"', line)
+        found.append(
+            Collective(
+                kind,
+                sum(array.bytes for array in hlo.arrays(shape)),
+                _devices(line, everyone),
+                instruction.times,
+                source[1] if source else "",
             )
+        )
     return tuple(found)
 
 
@@ -85,74 +77,6 @@ def sent(collective: Collective) -> float:
         "reduce-scatter": n - 1,
     }[collective.kind]
     return collective.times * collective.bytes * share
-
-
-# `%name = shape opcode(operands), attributes`. A shape holds no blank before a word and a bracket.
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?[\w.-]+ = (.*?) ([a-z][\w-]*)\(")
-_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.-]+) .*\{$")
-_CALLED = re.compile(
-    r"\b(?:calls|to_apply|body|condition|\w+_computations?)=(?:\{([^}]*)\}|%?([\w.-]+))"
-)
-_TRIPS = re.compile(r'known_trip_count\\?":\{\\?"n\\?":\\?"(\d+)')
-_ARRAY = re.compile(r"(pred|[a-z]+(\d+)\w*)\[([\d,<=]*)\]")
-
-
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The lines of every computation, and the name of the first to run."""
-    computations, lines, entry = {}, [], ""
-    for line in text.splitlines():
-        if head := _COMPUTATION.match(line):
-            lines = computations[head[2]] = []
-            entry = head[2] if head[1] else entry
-        else:
-            lines.append(line)
-    return computations, entry
-
-
-def _runs(computations: dict[str, list[str]], entry: str) -> tuple[Counter[str], set[str]]:
-    """How often every computation is executed, and which are bodies of fusions."""
-    calls, fused = defaultdict(list), set()
-    for name, lines in computations.items():
-        for instruction, line in zip(map(_INSTRUCTION.match, lines), lines, strict=True):
-            # What an asynchronous -start calls, its -update and -done only name again.
-            if instruction is None or instruction[2].endswith(("-update", "-done")):
-                continue
-            trips = _TRIPS.search(line) if instruction[2] == "while" else None
-            for several, one in _CALLED.findall(line):
-                for callee in re.findall(r"[\w.-]+", several or one):
-                    calls[name].append((callee, int(trips[1]) if trips else 1))
-                    if instruction[2] == "fusion":
-                        fused.add(callee)
-    runs = Counter()
-
-    def run(name: str, times: int) -> None:
-        runs[name] += times
-        for callee, trips in calls[name]:
-            run(callee, times * trips)
-
-    run(entry, 1)
-    return runs, fused
-
-
-def _elements(shape: str) -> list[str]:
-    """The shapes in a tuple."""
-    parts, depth = [""], 0
-    for letter in shape.strip()[1:-1]:
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts
-
-
-def _bytes(shape: str) -> int:
-    """Of an array, or of all in a tuple; layouts and their padding are left out."""
-    total = 0
-    for name, bits, dimensions in _ARRAY.findall(shape):
-        count = math.prod(int(size.strip("<=")) for size in dimensions.split(",") if size)
-        total += -(-count * (8 if name == "pred" else int(bits)) // 8)
-    return total
 
 
 def _devices(line: str, everyone: int) -> int:

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from drn_jax.analysis.collectives import Collective, of_program, sent
-from drn_jax.models.layers import dilated_conv
+from drn_jax.models.convolution import dilated_conv
 
 
 def mesh(**axes):
