@@ -3,11 +3,14 @@ kept. JAX's own runtime does the work (`jax.distributed`); here lie its flags an
 
 import atexit
 import contextlib
+import ctypes
 import os
 import re
 import sys
 import threading
 import time
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +21,14 @@ from jax._src.distributed import global_state
 from drn_jax import cli, places
 from drn_jax.errors import UserError
 from drn_jax.report import console
+
+_MALLOC = {
+    "trim_threshold": (-1, -1),
+    "top_pad": (-2, 1 << 26),
+    "mmap_max": (-4, 0),
+    "arena_max": (-8, 1),
+}
+"""Parameters of glibc's mallopt(3), by number (malloc.h), and what `keep_memory` sets them to."""
 
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
@@ -51,6 +62,7 @@ def start() -> None:
     Raises: UserError if the others can't be found.
     """
     given = flags.FLAGS
+    keep_memory()
     keep_compiled(given.compiled)
     if given.distributed or given.coordinator:
         _join(given.coordinator, given.processes, given.process)
@@ -58,6 +70,34 @@ def start() -> None:
         raise UserError("--processes and --process are of use only with --coordinator=HOST:PORT")
     if jax.process_index() > 0:
         console.silence()
+
+
+def keep_memory() -> bool:
+    """Where JAX computes on CPUs alone, let the C library keep the memory that a program frees:
+    whether it will.
+
+    XLA takes the memory for intermediate values anew at every call of a program. Handed back to the
+    system in between, each of its pages is fetched and zeroed again, for a fifth of a training
+    step's time (benchmarks/NOTES.md). A process so never shrinks below what it needed most.
+
+    To be called before JAX's threads begin, which would keep to heaps of their own. Does nothing
+    where the library is not glibc, or $MALLOC_ARENA_MAX or $GLIBC_TUNABLES are set.
+    """
+    if not _on_cpus_alone() or {"MALLOC_ARENA_MAX", "GLIBC_TUNABLES"} & set(os.environ):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return all(mallopt(name, value) == 1 for name, value in _MALLOC.values())
+
+
+def _on_cpus_alone() -> bool:
+    """Whether JAX will find no accelerator. To ask it would begin its threads."""
+    settings: Any = jax.config
+    if settings.jax_platforms:
+        return settings.jax_platforms == "cpu"
+    return not (entry_points(group="jax_plugins") or find_spec("libtpu"))
 
 
 def _join(coordinator: str, processes: int, process: int) -> None:

@@ -1,0 +1,51 @@
+"""What the machine under a program is asked for."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from drn_jax import runtime
+
+FAULTS = """
+import resource, sys
+import jax, jax.numpy as jnp
+from drn_jax import runtime
+
+print(sys.argv[1] == "keep" and runtime.keep_memory())
+program = jax.jit(lambda x: jnp.sin(x @ x.T) @ x)  # 64 MB in between.
+x = jnp.ones((4096, 8))
+program(x).block_until_ready()
+program(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    program(x).block_until_ready()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how, **variables):
+    """Whether memory was to be kept, and the pages fetched in three calls."""
+    cleared = ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
+    environment = {name: value for name, value in os.environ.items() if name not in cleared}
+    environment |= {"XLA_FLAGS": "", "PYTHONPATH": os.pathsep.join(sys.path)} | variables
+    command = [sys.executable, "-c", FAULTS, how]
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    kept, pages = printed.stdout.split()
+    return kept, int(pages)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_memory_that_is_kept_is_not_fetched_from_the_system_again():
+    _, anew = faults("leave")
+    kept, again = faults("keep")
+    assert kept == "True"
+    assert anew > 3 * 4096  # Pages of 4 kB: a quarter of the 64 MB, three times.
+    assert again < anew / 10
+
+
+def test_an_allocator_that_the_user_has_set_up_is_left_alone(monkeypatch):
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    assert not runtime.keep_memory()
