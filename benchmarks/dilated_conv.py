@@ -55,8 +55,8 @@ class Layer:
 
     def flops(self, batch: int) -> int:
         """Of each pass."""
-        conv = Conv("", self.inputs, self.outputs, self.kernel, self.stride, self.dilation)
-        conv = Conv(**{**asdict(conv), "pad": self.padding})
+        sizes = (self.inputs, self.outputs, self.kernel, self.stride, self.dilation)
+        conv = Conv("", *sizes, pad=self.padding)
         cells = strided(self.height, conv) * strided(self.width, conv)
         return 2 * batch * cells * self.kernel**2 * self.inputs * self.outputs
 
@@ -223,7 +223,7 @@ def parser() -> argparse.ArgumentParser:
         help="methods of ours",
     )
     parser.add_argument("--peer", choices=("conv2d", "none"), default="conv2d", help="PyTorch's")
-    parser.add_argument("--seconds", type=float, default=0.2, help="of a turn, at the least a call")
+    parser.add_argument("--seconds", type=float, default=0.2, help="of a turn; one call at least")
     measure.add_arguments(parser)
     return parser
 

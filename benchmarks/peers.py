@@ -6,11 +6,12 @@ or oneDNN's; bfloat16 is by autocast.
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from workers import Work, integers, noise, serve
+from workers import Work, integers, noise, serve, spread_over
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 RATE = 1e-4
@@ -202,7 +203,7 @@ def inference(told: dict[str, Any], compiled: bool) -> Work:
     def call() -> torch.Tensor:
         return function(case.images)
 
-    return Work(call, norm, case.facts)
+    return Work(call, facts=case.facts)
 
 
 def product(dtype: str, side: int) -> Work:
@@ -210,7 +211,7 @@ def product(dtype: str, side: int) -> Work:
     set_precision(dtype)
     a, b = (on_device(noise((side, side), seed), dtype) for seed in (0, 1))
     result = torch.empty_like(a)
-    return Work(lambda: torch.mm(a, b, out=result), norm)
+    return Work(lambda: torch.mm(a, b, out=result))
 
 
 def copy(dtype: str, count: int) -> Work:
@@ -236,7 +237,7 @@ def convolution(derivative: str, dtype: str, batch: int, shape: dict[str, int]) 
         return nn.functional.conv2d(x, weight, None, stride, padding, dilation)
 
     if derivative == "forward":
-        return Work(torch.inference_mode()(forward), norm)
+        return Work(torch.inference_mode()(forward), partial(some, order=(0, 2, 3, 1)))
     count, channels, *cells = forward().shape
     g = images_last(noise((count, *cells, channels), 2), dtype)
     by_input = derivative == "input"
@@ -248,7 +249,8 @@ def convolution(derivative: str, dtype: str, batch: int, shape: dict[str, int]) 
         )
         return found[0 if by_input else 1]
 
-    return Work(backward, norm)
+    order = (0, 2, 3, 1) if by_input else (2, 3, 1, 0)
+    return Work(backward, partial(some, order=order))
 
 
 def images_last(values: Any, dtype: str) -> torch.Tensor:
@@ -260,8 +262,10 @@ def on_device(values: Any, dtype: str) -> torch.Tensor:
     return torch.from_numpy(values).to(DEVICE, storage(dtype))
 
 
-def norm(result: torch.Tensor) -> float:
-    return float(torch.linalg.vector_norm(result.float()))
+def some(result: torch.Tensor, order: tuple[int, ...]) -> list[float]:
+    """As ours: of the result with its axes in the order that ours has."""
+    flat = result.float().permute(order).reshape(-1).cpu().numpy()
+    return flat[spread_over(flat.size)].tolist()
 
 
 def storage(dtype: str) -> torch.dtype:

@@ -26,8 +26,8 @@ class Work(NamedTuple):
 
     call: Callable[[], Any]
     """Starts it once; what it returns may still be under way."""
-    value: Callable[[Any], float] | None = None
-    """Of a result, a number by which two libraries are compared."""
+    value: Callable[[Any], Any] | None = None
+    """Of a result, what two libraries are compared by; numbers, or a list of them."""
     facts: Mapping[str, Any] = {}
     """What else is to be told; `compile_seconds` counts as a part of the first call."""
 
@@ -181,6 +181,11 @@ def noise(shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Float32 of N(0, 1), the same in every process; repeats itself after a million numbers."""
     numbers = np.random.default_rng(seed).standard_normal(1_000_003, np.float32)
     return np.resize(numbers, shape)
+
+
+def spread_over(count: int) -> np.ndarray:
+    """Places of 256 numbers out of `count`, drawn anew for no process."""
+    return np.random.default_rng(3).integers(0, count, 256)
 
 
 def integers(shape: tuple[int, ...], below: int, dtype: Any, seed: int) -> np.ndarray:

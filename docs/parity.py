@@ -1,4 +1,5 @@
-"""Print the figures of docs/parity.md: `python docs/parity.py [--x64] NAME ...`.
+"""Print the figures of docs/parity.md: `python docs/parity.py [--x64] [--convolution METHOD]
+[--small] NAME ...`.
 
 Relative errors against `tests/goldens`: logits and class map in evaluation mode (float32), then the
 largest of three training losses and of all gradient norms at the first step; for the nets of Caffe
@@ -9,6 +10,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,17 +25,21 @@ import procedural  # noqa: E402
 from drn_jax import models  # noqa: E402
 from drn_jax.convert import caffe  # noqa: E402
 from drn_jax.convert import torch as convert  # noqa: E402
+from drn_jax.models import convolution  # noqa: E402
+from drn_jax.models.convolution import Method  # noqa: E402
 from drn_jax.tasks import Classification  # noqa: E402
 from drn_jax.training import optim  # noqa: E402
 
 
-def measure(name: str, x64: bool) -> tuple[float, float, float, float]:
+def measure(name: str, x64: bool, method: Method) -> tuple[float, float, float, float]:
     """Errors of logits, class map, losses and gradient norms."""
     facts = json.loads((GOLDENS / f"{name}.json").read_text())
     figures = np.load(GOLDENS / f"{name}.npz")
     state = {k: procedural.tensor(k, tuple(shape)) for k, shape in facts["state"].items()}
     variables = convert.load(name, state)
-    options = {"variant": "published_code"} if name.startswith("drn_a") else {}
+    options: dict[str, Any] = {"convolution": method}
+    if name.startswith("drn_a"):
+        options["variant"] = "published_code"
     square, odd = (
         procedural.image(kind, shape).transpose(0, 2, 3, 1)
         for kind, shape in (("square", (4, 3, 64, 64)), ("odd", (1, 3, 67, 93)))
@@ -83,14 +89,15 @@ def measure(name: str, x64: bool) -> tuple[float, float, float, float]:
     )
 
 
-def measure_caffe(name: str) -> tuple[float, ...]:
+def measure_caffe(name: str, method: Method) -> tuple[float, ...]:
     """Errors of the class maps: `final`, where the net has a front end, and `ctx_final`."""
     facts = json.loads((GOLDENS / f"{name}.json").read_text())
     figures = np.load(GOLDENS / f"{name}.npz")
     state = {k: procedural.tensor(k, tuple(shape)) for k, shape in facts["state"].items()}
     variables = caffe.load(name, state)
     inputs = procedural.image(f"caffe/{name}", tuple(facts["input"])) * facts["input_scale"]
-    _, features = jax.jit(models.create(name).apply)(variables, inputs.transpose(0, 2, 3, 1))
+    apply = jax.jit(models.create(name, convolution=method).apply)
+    _, features = apply(variables, inputs.transpose(0, 2, 3, 1))
     maps = {"final": features["front_end"], "ctx_final": features["context"]}
     return tuple(
         _relative(maps[layer], figures[layer].transpose(0, 2, 3, 1))
@@ -107,9 +114,24 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+")
     parser.add_argument("--x64", action="store_true", help="train in float64")
+    parser.add_argument(
+        "--convolution",
+        default="native",
+        choices=get_args(convolution.Method),
+        help="by which programs, see models.convolution.choose",
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="by Winograd's even where a map is too small to gain"
+    )
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", arguments.x64)
+    if arguments.small:
+        convolution.WINOGRAD_CELLS = 1
     print("network, logits, class map, losses, gradient norms; or front end, context")
     for name in arguments.names:
-        found = measure_caffe(name) if name in caffe.CAFFE else measure(name, arguments.x64)
+        method = arguments.convolution
+        if name in caffe.CAFFE:
+            found = measure_caffe(name, method)
+        else:
+            found = measure(name, arguments.x64, method)
         print(name, *(f"{error:.1e}" for error in found), flush=True)

@@ -73,7 +73,7 @@ def network(config: Config, classes: int) -> AnyNetwork:
     """
     settings = config.model
     convolution = settings.convolution
-    if config.mesh.spatial > 1:
+    if config.mesh.spatial != 1:  # -1: as many as are left.
         # Tiles begin at other rows than the devices' shares do.
         if convolution not in ("auto", "native"):
             raise UserError(

@@ -1,5 +1,6 @@
-"""The machine under a program: how many processes work together, and where compiled programs are
-kept. JAX's own runtime does the work (`jax.distributed`); here lie its flags and its errors."""
+"""The machine under a program: how many processes work together, what becomes of freed memory, and
+where compiled programs are kept. JAX's own runtime does the work (`jax.distributed`); here lie its
+flags and its errors."""
 
 import atexit
 import contextlib
@@ -21,6 +22,9 @@ from jax._src.distributed import global_state
 from drn_jax import cli, places
 from drn_jax.errors import UserError
 from drn_jax.report import console
+
+_TAKEN = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_")
+"""Variables by which a user sets the allocator up."""
 
 _MALLOC = {
     "trim_threshold": (-1, -1),
@@ -56,8 +60,8 @@ def define_flags() -> None:
 
 
 def start() -> None:
-    """Join the other processes, if there are any, and open the cache of compiled programs. To be
-    called before anything else of JAX.
+    """Join the other processes, if there are any, open the cache of compiled programs, and
+    `keep_memory`. To be called before anything else of JAX.
 
     Raises: UserError if the others can't be found.
     """
@@ -81,9 +85,10 @@ def keep_memory() -> bool:
     step's time (benchmarks/NOTES.md). A process so never shrinks below what it needed most.
 
     To be called before JAX's threads begin, which would keep to heaps of their own. Does nothing
-    where the library is not glibc, or $MALLOC_ARENA_MAX or $GLIBC_TUNABLES are set.
+    where the library is not glibc, or $MALLOC_ARENA_MAX, $MALLOC_MMAP_MAX_ or
+    $MALLOC_TRIM_THRESHOLD_ are set.
     """
-    if not _on_cpus_alone() or {"MALLOC_ARENA_MAX", "GLIBC_TUNABLES"} & set(os.environ):
+    if not _on_cpus_alone() or any(name in os.environ for name in _TAKEN):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

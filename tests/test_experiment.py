@@ -471,6 +471,8 @@ def test_rows_that_devices_split_are_left_to_the_native_convolution():
     split = config.parse(given | {"mesh": {"spatial": 2}})
     assert parts.network(whole, 2).convolution == "auto"
     assert parts.network(split, 2).convolution == "native"
+    rest = config.parse(given | {"mesh": {"data": 1, "spatial": -1}})
+    assert parts.network(rest, 2).convolution == "native"
     tiled = dataclasses.replace(split.model, convolution="winograd4")
     with pytest.raises(UserError, match=r"convolution = winograd4.*spatial = 2.*native"):
         parts.network(dataclasses.replace(split, model=tiled), 2)

@@ -49,7 +49,8 @@ def describe(name, task):
     """As much of a run as `program` asks for."""
     settings = {"seed": 0, "accumulate": 1, "ema": 0.0, "deterministic": False}
     return SimpleNamespace(
-        model=models.create(name, num_classes=CLASSES, width=0.2),
+        # What a run chooses where rows are split.
+        model=models.create(name, num_classes=CLASSES, width=0.2, convolution="native"),
         task=TASKS[task],
         training_inputs=inputs,
         inputs=inputs,

@@ -10,7 +10,8 @@ import pytest
 from drn_jax import runtime
 
 FAULTS = """
-import resource, sys
+import ctypes, resource, sys
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: pages of 4 kB wherever this runs.
 import jax, jax.numpy as jnp
 from drn_jax import runtime
 
@@ -28,8 +29,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def faults(how, **variables):
     """Whether memory was to be kept, and the pages fetched in three calls."""
-    cleared = ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
-    environment = {name: value for name, value in os.environ.items() if name not in cleared}
+    environment = {n: value for n, value in os.environ.items() if not n.startswith("MALLOC_")}
     environment |= {"XLA_FLAGS": "", "PYTHONPATH": os.pathsep.join(sys.path)} | variables
     command = [sys.executable, "-c", FAULTS, how]
     printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

@@ -21,6 +21,12 @@ WINOGRAD_CHANNELS = 64
 WINOGRAD_CELLS = 512
 """With fewer outputs, over all images, these do not pay for the transforms of the kernel."""
 
+WINOGRAD_SHARE = 0.6
+"""With more of the definition's multiplications, because few cells of many tiles lie on the map, as
+behind a dilation near its size, they do not pay for the transforms of the map."""
+
+_TILES: dict[Method, tuple[int, ...]] = {"winograd2": (2,), "winograd4": (4,)}
+
 
 def choose(
     method: Method,
@@ -36,22 +42,30 @@ def choose(
     """The program for a convolution of these shapes on "cpu", "gpu" or "tpu".
 
     "auto" takes what is fastest: on CPUs a matrix product for 1x1 kernels, and for wide 3x3 ones in
-    float32 Winograd's with tiles of 4, whose rounding changes no network's logits by more than
-    1e-5 of the largest (tests/convert/test_goldens.py); on GPUs and TPUs, where nothing else has
+    float32 Winograd's, mostly with tiles of 4, which keep logits within 1e-5 of the
+    published ones' largest (docs/parity.md); on GPUs and TPUs, where nothing else has
     been measured, XLA's convolution. "native" always takes that. "winograd2" and "winograd4" take
-    Winograd's on every backend, for the same shapes; tiles of 2 are slower and round more finely.
+    Winograd's on every backend, where it pays on CPUs; tiles of 2 are slower and round more finely.
+
+    Networks ask for this process's backend. For a program compiled for another device, and for
+    maps whose rows devices share, only "native" is right.
     """
     size, _, inputs, outputs = kernel
     on_cpu = backend == "cpu" and method != "native"
     if on_cpu and size == 1 and padding == 0:
         return "dot"
-    tiled = "winograd4" if method == "auto" and on_cpu else method
-    if tiled not in ("winograd2", "winograd4") or size != winograd.TAPS or stride != 1:
+    tiles = (4, 2) if method == "auto" and on_cpu else _TILES.get(method, ())
+    if not tiles or size != winograd.TAPS or stride != 1 or jnp.dtype(dtype) != jnp.float32:
         return "native"
     height, width = (max(0, side + 2 * padding - dilation * (size - 1)) for side in x[1:3])
-    cells = x[0] * height * width
-    pays = min(inputs, outputs) >= WINOGRAD_CHANNELS and cells >= WINOGRAD_CELLS
-    return tiled if pays and jnp.dtype(dtype) == jnp.float32 else "native"
+    cells = height * width
+    if min(inputs, outputs) < WINOGRAD_CHANNELS or x[0] * cells < WINOGRAD_CELLS:
+        return "native"
+    taken = {tile: winograd.multiplications(height, width, dilation, tile) for tile in tiles}
+    tile = min(taken, key=lambda tile: taken[tile])
+    if taken[tile] > WINOGRAD_SHARE * size * size * cells:
+        return "native"
+    return "winograd4" if tile == 4 else "winograd2"
 
 
 def dilated_conv(
