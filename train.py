@@ -63,6 +63,7 @@ def define_flags() -> None:
 
 
 def main() -> int:
+    runtime.keep_memory()
     runtime.start()
     given, until = flags.FLAGS.config, flags.FLAGS.until
     if "stages" not in given:

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from workers import Worker
@@ -60,9 +61,10 @@ def peer_installed() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def ours() -> Worker:
-    """A process for drn_jax."""
-    return Worker("ours.py", environment=OURS_ENVIRONMENT)
+def ours(trains: bool = False) -> Worker:
+    """A process for drn_jax; `trains`: with its memory set up as train.py does."""
+    how = ("off", "train") if trains else ("off",)
+    return Worker("ours.py", *how, environment=OURS_ENVIRONMENT)
 
 
 def peer() -> Worker:
@@ -120,8 +122,8 @@ def check_same(what: str, ours: list[float], theirs: list[float], dtype: str) ->
     """Raise UserError unless two libraries' results agree as far as the dtype lets them: unless the
     largest difference is small against the largest number."""
     tolerance = {"float32": 1e-3, "tf32": 5e-3, "bfloat16": 3e-2}[dtype]
-    apart = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
-    if not apart <= tolerance * max(map(abs, theirs)):
+    apart = np.abs(np.subtract(ours, theirs)).max()
+    if not apart <= tolerance * np.abs(theirs).max():
         raise UserError(f"{what}: not the same result, {apart:g} apart")
 
 

@@ -89,7 +89,7 @@ def one(
         sides: dict[str, dict[str, Any]] = {}
         for method in arguments.convolution:
             name = "ours" if len(arguments.convolution) == 1 else f"ours, {method}"
-            workers[name] = stack.enter_context(measure.ours())
+            workers[name] = stack.enter_context(measure.ours(kind == "train"))
             sides[name] = workers[name].prepare(kind, **asdict(replace(case, convolution=method)))
         for mode in modes:
             workers[mode] = stack.enter_context(measure.peer())

@@ -1,8 +1,9 @@
 """The worker that measures drn_jax: see `workers`.
 
-    python benchmarks/ours.py [FOLDER]
+    python benchmarks/ours.py [FOLDER [train]]
 
-FOLDER keeps compiled programs (`runtime.keep_compiled`); without it none are kept.
+FOLDER keeps compiled programs (`runtime.keep_compiled`); without it, or "off", none are kept.
+"train": freed memory is kept (`runtime.keep_memory`).
 """
 
 import sys
@@ -173,8 +174,9 @@ def device_peak() -> int | None:
 
 
 if __name__ == "__main__":
+    if sys.argv[2:] == ["train"]:
+        runtime.keep_memory()  # As train.py does.
     runtime.keep_compiled(sys.argv[1] if len(sys.argv) > 1 else "off")
-    runtime.keep_memory()  # As train.py and eval.py do.
     serve(
         {
             "product": product,

@@ -116,7 +116,6 @@ def run(arguments: argparse.Namespace) -> None:
         if count:
             console.say(f"{what}s: passed over {count} with another ending than the rest")
     runtime.keep_compiled()
-    runtime.keep_memory()
     network = trained.load(arguments.workdir, arguments.checkpoint, arguments.data_dir)
     if not isinstance(network.task, Segmentation):
         raise UserError(

@@ -60,13 +60,12 @@ def define_flags() -> None:
 
 
 def start() -> None:
-    """Join the other processes, if there are any, open the cache of compiled programs, and
-    `keep_memory`. To be called before anything else of JAX.
+    """Join the other processes, if there are any, and open the cache of compiled programs. To be
+    called before anything else of JAX.
 
     Raises: UserError if the others can't be found.
     """
     given = flags.FLAGS
-    keep_memory()
     keep_compiled(given.compiled)
     if given.distributed or given.coordinator:
         _join(given.coordinator, given.processes, given.process)
@@ -82,11 +81,13 @@ def keep_memory() -> bool:
 
     XLA takes the memory for intermediate values anew at every call of a program. Handed back to the
     system in between, each of its pages is fetched and zeroed again, for a fifth of a training
-    step's time (benchmarks/NOTES.md). A process so never shrinks below what it needed most.
+    step's time (benchmarks/NOTES.md). A process so never shrinks below what it needed most, and
+    where small blocks come to lie between large ones it may need twice as much: meant for training,
+    whose steps are all alike.
 
     To be called before JAX's threads begin, which would keep to heaps of their own. Does nothing
-    where the library is not glibc, or $MALLOC_ARENA_MAX, $MALLOC_MMAP_MAX_ or
-    $MALLOC_TRIM_THRESHOLD_ are set.
+    where the library is not glibc, or where $MALLOC_ARENA_MAX, $MALLOC_MMAP_MAX_ or
+    $MALLOC_TRIM_THRESHOLD_ is set, to any value.
     """
     if not _on_cpus_alone() or any(name in os.environ for name in _TAKEN):
         return False

@@ -164,11 +164,12 @@ def test_sides_take_turns(benchmark):
 
 def test_results_that_differ_are_no_comparison(benchmark):
     measure = benchmark("measure")
-    measure.check_same("x", 1.0005, 1.0, "float32")
-    measure.check_same("x", 1.005, 1.0, "bfloat16")
-    for ours in (1.005, float("nan")):
+    theirs = [0.5, -1.0, 0.0]
+    measure.check_same("x", [0.5, -1.0005, 0.0005], theirs, "float32")
+    measure.check_same("x", [0.5, -1.005, 0.0], theirs, "bfloat16")
+    for ours in ([0.5, -1.005, 0.0], [-1.0, 0.5, 0.0], [0.5, -1.0, float("nan")]):
         with pytest.raises(UserError, match="not the same result"):
-            measure.check_same("x", ours, 1.0, "float32")
+            measure.check_same("x", ours, theirs, "float32")
 
 
 def test_what_goes_wrong_in_a_worker_is_one_line(benchmark):

@@ -53,7 +53,6 @@ def run(arguments: argparse.Namespace, start: float) -> int:
         )
     found, others = files.find(arguments.images, out)
     runtime.keep_compiled()
-    runtime.keep_memory()
     network = trained.load(arguments.workdir, arguments.checkpoint, arguments.data_dir)
     task = network.task.name
     kinds = _kinds(arguments.outputs, task)
