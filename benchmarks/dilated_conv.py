@@ -175,12 +175,14 @@ def table(
     title: str, results: Sequence[dict[str, Any]], methods: Sequence[str], top: float
 ) -> Table:
     """`top`: FLOP/s of the ceiling."""
-    out = Table("layer", "pass", title=f"{title}: median (least-most)")
+    what = "network" if "network" in results[0] else "layer"
+    title = f"{title}: median (least-most)"
+    out = Table(what, "pass", title=title, caption=measure.SHARE)
     with_peer = "peer" in results[0]["seconds"]
     for method in methods:
         out.add_column(f"{method}, ms", justify="right")
         if with_peer:
-            out.add_column("times conv2d", justify="right")
+            out.add_column("times as fast as conv2d", justify="right")
     out.add_column("share", justify="right")
     for result in results:
         what = result["network"] if "network" in result else str(Layer(**result["layer"]))
@@ -210,8 +212,10 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dilation", nargs="*", type=int, default=[1, 2, 4, 8, 16])
     parser.add_argument("--width", type=float, default=1.0, help="factor on the channels")
-    parser.add_argument("--batch", type=int, default=8, help="images")
-    parser.add_argument("--size", type=int, default=224, help="pixels a side, without margin")
+    parser.add_argument("--batch", type=measure.positive, default=8, help="images")
+    parser.add_argument(
+        "--size", type=measure.positive, default=224, help="pixels a side, without margin"
+    )
     parser.add_argument(
         "--dtype", nargs="+", choices=DTYPES, default=list(DTYPES), help="tf32 on GPUs"
     )

@@ -50,9 +50,18 @@ PEER_ENVIRONMENT = {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1", "PYTHONWARNINGS":
 """Else compilation would be timed once a machine; PyTorch warns that it keeps nothing."""
 
 
+def positive(text: str) -> int:
+    """A number of things, of which there is one at least, from the command line."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of every benchmark."""
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each side, in turn")
+    words = "measurements of each side, in turn"
+    parser.add_argument("--rounds", type=positive, default=5, help=words)
     parser.add_argument("--json", type=Path, help="file for the results")
 
 
@@ -176,6 +185,13 @@ def ceilings(dtypes: Sequence[str], with_peer: bool, rounds: int = 3) -> dict[st
 def ceiling(found: Mapping[str, Any], dtype: str) -> float:
     """FLOP/s of the fastest product of a dtype, whoever computed it."""
     return max(side["most"] for side in found["product"][dtype].values())
+
+
+SHARE = (
+    "share: of the largest product's speed, by the definition's operations; Winograd's are fewer, "
+    "and oneDNN convolves faster than it multiplies, so that it may be more than 100 %"
+)
+"""What the tables' last column is."""
 
 
 def ceiling_table(found: Mapping[str, Any]) -> Table:

@@ -27,8 +27,10 @@ def parsed(doc: str | None) -> argparse.Namespace:
         "--network", nargs="+", default=["drn_c_26"], help="names of models.MODELS, or dilation8"
     )
     parser.add_argument("--width", type=float, default=1.0, help="factor on the channels")
-    parser.add_argument("--batch", type=int, default=8, help="images")
-    parser.add_argument("--size", type=int, default=224, help="pixels a side, without margin")
+    parser.add_argument("--batch", type=measure.positive, default=8, help="images")
+    parser.add_argument(
+        "--size", type=measure.positive, default=224, help="pixels a side, without margin"
+    )
     parser.add_argument(
         "--task",
         choices=("classification", "segmentation"),
@@ -102,7 +104,8 @@ def one(
     flops = case.batch * peak.training_flops(case.costs)
     if kind == "inference":
         flops //= 3
-    found: dict[str, Any] = {**asdict(case), "task": case.goal.name, "flops": flops, "sides": {}}
+    described = {key: value for key, value in asdict(case).items() if key != "convolution"}
+    found: dict[str, Any] = {**described, "task": case.goal.name, "flops": flops, "sides": {}}
     for name, side in sides.items():
         taken = measure.spread(seconds[name])
         if name == "compile":
@@ -128,7 +131,7 @@ def table(kind: Kind, results: list[dict[str, Any]], modes: tuple[str, ...]) -> 
     what = "training steps" if kind == "train" else "inference"
     size = f"batches of {first['batch']}, {first['size']}x{first['size']}, {first['dtype']}"
     title = f"{what}, {size}, width {first['width']:g}: median (least-most)"
-    out = Table("network", "side", title=title)
+    out = Table("network", "side", title=title, caption=measure.SHARE)
     for head in ("images/s", *(f"times as fast as {mode}" for mode in modes), "share", "peak GB"):
         out.add_column(head, justify="right")
     for head in ("compile s", "first s"):

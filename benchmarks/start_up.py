@@ -102,8 +102,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--network", default="drn_c_26", help="of models.MODELS, or dilation8")
     parser.add_argument("--width", type=float, default=1.0, help="factor on the channels")
-    parser.add_argument("--batch", type=int, default=8, help="images")
-    parser.add_argument("--size", type=int, default=224, help="pixels a side, without margin")
+    parser.add_argument("--batch", type=measure.positive, default=8, help="images")
+    parser.add_argument(
+        "--size", type=measure.positive, default=224, help="pixels a side, without margin"
+    )
     parser.add_argument(
         "--task",
         choices=("classification", "segmentation"),
@@ -111,7 +113,7 @@ def main() -> None:
         help="by default what the network is for",
     )
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="tf32 on GPUs")
-    parser.add_argument("--peer", choices=PEERS, default="both", help="PyTorch, as it computes")
+    parser.add_argument("--peer", choices=PEERS, default="both", help="PyTorch's modes")
     measure.add_arguments(parser)
     arguments = parser.parse_args()
 
