@@ -213,7 +213,7 @@ def _build_context(config: Config, settings: MapData) -> Experiment:
         "preprocess": dataclasses.asdict(front.preprocess),
     }
     _check_batch_size(config, front.dataset)
-    model = parts.network(config, len(front.dataset.classes))
+    model = parts.network(config.model, len(front.dataset.classes), config.mesh)
     if models.table(config.model.name):
         raise UserError(
             f"config.model.name = {config.model.name}: config.task = context trains a context "

@@ -15,6 +15,7 @@ from drn_jax.models.dilation import PUBLISHED
 from drn_jax.models.inputs import Channels, Preprocess
 from drn_jax.models.stages import output_stride
 from drn_jax.tasks import Classification, Segmentation, Task
+from drn_jax.training.sharding import MeshShape
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def build(config: Config, classes: int, mean: Channels, std: Channels) -> Parts:
         task = Segmentation(classes, cells, config.data.grid)
     else:
         task = Classification(classes)
-    model = network(config, classes)
+    model = network(settings, classes, config.mesh)
     assert not isinstance(model, ContextModule), "`stride` refuses it"
     return Parts(model, preprocess, task, cells)
 
@@ -66,19 +67,18 @@ def stride(settings: Model) -> int:
     return output_stride(stages)
 
 
-def network(config: Config, classes: int) -> AnyNetwork:
-    """The network alone, or the context module.
+def network(settings: Model, classes: int, mesh: MeshShape = MeshShape()) -> AnyNetwork:
+    """The network alone, or the context module, for devices that share the work so.
 
     Raises: UserError as `models.create`, and for Winograd's tiles where devices split rows.
     """
-    settings = config.model
     convolution = settings.convolution
-    if config.mesh.spatial != 1:  # -1: as many as are left.
+    if mesh.spatial != 1:  # -1: as many as are left.
         # Tiles begin at other rows than the devices' shares do.
         if convolution not in ("auto", "native"):
             raise UserError(
                 f"config.model.convolution = {convolution} does not split rows over devices "
-                f"(config.mesh.spatial = {config.mesh.spatial}): use auto or native"
+                f"(config.mesh.spatial = {mesh.spatial}): use auto or native"
             )
         convolution = "native"
     options = _family_options(settings)

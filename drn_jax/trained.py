@@ -190,7 +190,7 @@ def _behind_front_end(
             "end that it does not name: predict with a network of both"
         )
     front = load(settings.front_end, data_dir=data_dir or settings.dir)
-    module = parts.network(config, len(front.classes))
+    module = parts.network(config.model, len(front.classes), config.mesh)
     if not isinstance(front.model, Network) or not isinstance(module, ContextModule):
         raise UserError(f"{settings.front_end}: is no front end, but has a context module itself")
     of_module = _variables(checkpoints, step, module, 0)

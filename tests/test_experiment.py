@@ -469,10 +469,10 @@ def test_rows_that_devices_split_are_left_to_the_native_convolution():
     }
     whole = config.parse(given)
     split = config.parse(given | {"mesh": {"spatial": 2}})
-    assert parts.network(whole, 2).convolution == "auto"
-    assert parts.network(split, 2).convolution == "native"
+    assert parts.network(whole.model, 2, whole.mesh).convolution == "auto"
+    assert parts.network(split.model, 2, split.mesh).convolution == "native"
     rest = config.parse(given | {"mesh": {"data": 1, "spatial": -1}})
-    assert parts.network(rest, 2).convolution == "native"
+    assert parts.network(rest.model, 2, rest.mesh).convolution == "native"
     tiled = dataclasses.replace(split.model, convolution="winograd4")
     with pytest.raises(UserError, match=r"convolution = winograd4.*spatial = 2.*native"):
-        parts.network(dataclasses.replace(split, model=tiled), 2)
+        parts.network(tiled, 2, split.mesh)
