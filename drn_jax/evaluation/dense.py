@@ -216,8 +216,9 @@ def activation_gb(table: tuple[Stage, ...], side: int) -> float:
     at the same time, in float32, in 1e9 bytes.
 
     Of the widest row: its input and its output; for a row of residual blocks four maps, the block's
-    input, two of its branch, and the sum. What the device's libraries take besides, and the
-    weights, is not in it.
+    input, two of its branch, and the sum. What the device's libraries take besides, the windows of
+    Winograd's convolutions (on CPUs half as much again, in a small network), and the weights are
+    not in it.
     """
     most, before = 0, 3 * side * side
     for stage, row in zip(table, cost.of_stages(table, side, side, pooled=False), strict=True):
