@@ -121,12 +121,14 @@ if __name__ == "__main__":
         help="by which programs, see models.convolution.choose",
     )
     parser.add_argument(
-        "--small", action="store_true", help="by Winograd's even where a map is too small to gain"
+        "--small",
+        action="store_true",
+        help="by Winograd's even where a map or its tiles are too small to gain",
     )
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", arguments.x64)
     if arguments.small:
-        convolution.WINOGRAD_CELLS = 1
+        convolution.WINOGRAD_CELLS, convolution.WINOGRAD_SHARE = 1, float("inf")
     print("network, logits, class map, losses, gradient norms; or front end, context")
     for name in arguments.names:
         method = arguments.convolution

@@ -70,6 +70,7 @@ def test_logits_are_the_published_where_winograd_computes_all_that_it_can(
 ):
     """Images of 64x64 are so small that "auto" would leave most layers to XLA's convolution."""
     monkeypatch.setattr(convolution, "WINOGRAD_CELLS", 1)
+    monkeypatch.setattr(convolution, "WINOGRAD_SHARE", float("inf"))
     published = golden(name)
     square = nhwc(procedural.image("square", (4, 3, 64, 64)))
     apply = jax.jit(create(name).apply)
