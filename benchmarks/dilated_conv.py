@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 import measure
+import options
 from cases import DTYPES, Case, with_inputs
 from rich.table import Table
 from workers import Worker
@@ -203,7 +204,7 @@ def table(
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = options.parser(__doc__)
     parser.add_argument(
         "--network",
         nargs="*",
@@ -211,11 +212,6 @@ def parser() -> argparse.ArgumentParser:
         help="names of models.MODELS, or dilation8",
     )
     parser.add_argument("--dilation", nargs="*", type=int, default=[1, 2, 4, 8, 16])
-    parser.add_argument("--width", type=float, default=1.0, help="factor on the channels")
-    parser.add_argument("--batch", type=measure.positive, default=8, help="images")
-    parser.add_argument(
-        "--size", type=measure.positive, default=224, help="pixels a side, without margin"
-    )
     parser.add_argument(
         "--dtype", nargs="+", choices=DTYPES, default=list(DTYPES), help="tf32 on GPUs"
     )
@@ -224,11 +220,10 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=get_args(Method),
         default=["auto", "native"],
-        help="methods of ours",
+        help="how ours convolves; several are compared",
     )
     parser.add_argument("--peer", choices=("conv2d", "none"), default="conv2d", help="PyTorch's")
     parser.add_argument("--seconds", type=float, default=0.2, help="of a turn; one call at least")
-    measure.add_arguments(parser)
     return parser
 
 
@@ -236,9 +231,7 @@ def main() -> None:
     arguments = parser().parse_args()
     found = chosen(arguments)
     report = measure.Report(arguments)
-    with_peer = arguments.peer != "none" and measure.peer_installed()
-    if arguments.peer != "none" and not with_peer:
-        report.say(measure.INSTALL)
+    with_peer = report.has_peer(arguments.peer)
     ceilings = measure.ceilings(arguments.dtype, with_peer)
     report.found["ceilings"] = ceilings
     report.found["results"] = results = []

@@ -50,21 +50,6 @@ PEER_ENVIRONMENT = {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1", "PYTHONWARNINGS":
 """Else compilation would be timed once a machine; PyTorch warns that it keeps nothing."""
 
 
-def positive(text: str) -> int:
-    """A number of things, of which there is one at least, from the command line."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of every benchmark."""
-    words = "measurements of each side, in turn"
-    parser.add_argument("--rounds", type=positive, default=5, help=words)
-    parser.add_argument("--json", type=Path, help="file for the results")
-
-
 def peer_installed() -> bool:
     """Whether there is a PyTorch."""
     return importlib.util.find_spec("torch") is not None
@@ -143,9 +128,9 @@ def ceilings(dtypes: Sequence[str], with_peer: bool, rounds: int = 3) -> dict[st
     """FLOP/s of a large matrix product and bytes/s of a large copy by either library, in turn, and
     the device: {"device", "platform", "product": {dtype: {side: spread}}, "copy": likewise}.
 
-    A copy's bytes are those read and those written.
+    `tf32` is left out on CPUs. A copy's bytes are those read and those written.
 
-    Raises: UserError for `tf32` on CPUs, and where the libraries compute on different devices.
+    Raises: UserError where nothing else is left, or the libraries compute on different devices.
     """
     with ExitStack() as stack:
         workers = {"ours": stack.enter_context(ours())}
@@ -165,9 +150,10 @@ def ceilings(dtypes: Sequence[str], with_peer: bool, rounds: int = 3) -> dict[st
             "product": {},
             "copy": {},
         }
+        dtypes = [dtype for dtype in dtypes if dtype != "tf32" or on != "cpu"]
+        if not dtypes:
+            raise UserError("--dtype tf32: CPUs have none")
         for dtype in dtypes:
-            if dtype == "tf32" and on == "cpu":
-                raise UserError("--dtype tf32: CPUs have none")
             kinds = [("product", {"side": side}, 2 * side**3)]
             if dtype != "tf32":
                 size = 2 if dtype == "bfloat16" else 4
@@ -288,6 +274,12 @@ class Report:
 
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def has_peer(self, wanted: str) -> bool:
+        """Whether PyTorch takes part: unless "none" is wanted, or, which is said, it is absent."""
+        if wanted != "none" and not peer_installed():
+            self.say(INSTALL)
+        return wanted != "none" and peer_installed()
 
     def end(self, *tables: Table) -> None:
         """Print everything, and write it if that was asked for; all workers must have ended. The

@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 from typing import Any, Literal, get_args
 
 import measure
-from cases import DTYPES, Case
+import options
+from cases import Case
 from rich.table import Table
 from workers import Worker
 
@@ -17,27 +18,13 @@ from drn_jax.training import peak
 
 Kind = Literal["train", "inference"]
 
-PEERS = {"eager": ("eager",), "compile": ("compile",), "both": ("eager", "compile"), "none": ()}
-
 
 def parsed(doc: str | None) -> argparse.Namespace:
     """The command line of either program."""
-    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser = options.whole_networks(doc)
     parser.add_argument(
         "--network", nargs="+", default=["drn_c_26"], help="names of models.MODELS, or dilation8"
     )
-    parser.add_argument("--width", type=float, default=1.0, help="factor on the channels")
-    parser.add_argument("--batch", type=measure.positive, default=8, help="images")
-    parser.add_argument(
-        "--size", type=measure.positive, default=224, help="pixels a side, without margin"
-    )
-    parser.add_argument(
-        "--task",
-        choices=("classification", "segmentation"),
-        default="",
-        help="by default what the network is for",
-    )
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="tf32 on GPUs")
     parser.add_argument(
         "--convolution",
         nargs="+",
@@ -45,32 +32,15 @@ def parsed(doc: str | None) -> argparse.Namespace:
         default=["auto"],
         help="how ours convolves; several are compared",
     )
-    parser.add_argument("--peer", choices=PEERS, default="both", help="PyTorch's modes")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a turn; one call at least")
-    measure.add_arguments(parser)
     return parser.parse_args()
 
 
 def compare(kind: Kind, arguments: argparse.Namespace) -> None:
     """Measure, print, and write if asked for."""
-    cases = [
-        Case(
-            name,
-            arguments.width,
-            arguments.task,
-            arguments.batch,
-            arguments.size,
-            arguments.dtype,
-        )
-        for name in arguments.network
-    ]
-    for case in cases:
-        _ = case.model, case.segments  # Raise for what can't be, before anything is measured.
+    cases = [options.case(name, arguments) for name in arguments.network]
     report = measure.Report(arguments)
-    modes = PEERS[arguments.peer]
-    if modes and not measure.peer_installed():
-        report.say(measure.INSTALL)
-        modes = ()
+    modes = options.PEERS[arguments.peer] if report.has_peer(arguments.peer) else ()
     ceilings = measure.ceilings([arguments.dtype], bool(modes))
     report.found["ceilings"] = ceilings
     top = measure.ceiling(ceilings, arguments.dtype)

@@ -11,7 +11,6 @@ compilation. "kept": with the programs that the run before has left in a folder
 start in turn, round by round; a ratio is that of one round.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -24,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import measure
-from cases import DTYPES, Case
-from networks import PEERS
+import options
+from cases import Case
 from rich.table import Table
 from workers import Worker
 
@@ -99,38 +98,12 @@ def table(results: dict[str, Any], title: str) -> Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = options.whole_networks(__doc__)
     parser.add_argument("--network", default="drn_c_26", help="of models.MODELS, or dilation8")
-    parser.add_argument("--width", type=float, default=1.0, help="factor on the channels")
-    parser.add_argument("--batch", type=measure.positive, default=8, help="images")
-    parser.add_argument(
-        "--size", type=measure.positive, default=224, help="pixels a side, without margin"
-    )
-    parser.add_argument(
-        "--task",
-        choices=("classification", "segmentation"),
-        default="",
-        help="by default what the network is for",
-    )
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="tf32 on GPUs")
-    parser.add_argument("--peer", choices=PEERS, default="both", help="PyTorch's modes")
-    measure.add_arguments(parser)
     arguments = parser.parse_args()
-
-    case = Case(
-        arguments.network,
-        arguments.width,
-        arguments.task,
-        arguments.batch,
-        arguments.size,
-        arguments.dtype,
-    )
-    _ = case.model, case.segments  # Raise for what can't be, before anything is measured.
+    case = options.case(arguments.network, arguments)
     report = measure.Report(arguments)
-    modes = PEERS[arguments.peer]
-    if modes and not measure.peer_installed():
-        report.say(measure.INSTALL)
-        modes = ()
+    modes = options.PEERS[arguments.peer] if report.has_peer(arguments.peer) else ()
     rounds = [one_round(case, modes) for _ in range(arguments.rounds)]
     seconds = {name: [found[name] for found in rounds] for name in rounds[0]}
     results = {

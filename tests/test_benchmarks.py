@@ -113,9 +113,10 @@ def test_start_up_is_measured_cold_and_kept(run):
 def test_every_pass_of_a_layer_is_measured_by_every_program_once(run):
     options = ("--network", "--dilation", "2", *SMALL, *QUICK, "--peer", "none")
     found, _ = run(
-        "dilated_conv", *options, "--dtype", "float32", "--convolution", "auto", "native"
+        "dilated_conv", *options, "--dtype", "float32", "tf32", "--convolution", "auto", "native"
     )
     assert [r["derivative"] for r in found["results"]] == ["forward", "input", "kernel"]
+    assert {r["dtype"] for r in found["results"]} == {"float32"}  # CPUs have no tf32.
     for result in found["results"]:
         assert result["programs"] == {"auto": "native", "native": "native"}  # For so few cells.
         assert result["seconds"]["auto"] == result["seconds"]["native"]
