@@ -181,6 +181,8 @@ def judged_of(run: Experiment, network: Trained, converted: bool) -> Judged:
         step=network.step,
         digest=network.digest,
         converted=converted,
+        price=run.price,
+        places=run.places,
     )
     front, data = network.front_end, run.config.data
     if front is None or not isinstance(data, config.MapData):

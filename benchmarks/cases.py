@@ -86,7 +86,7 @@ class Case:
     @property
     def costs(self) -> tuple[cost.StageCost, ...]:
         """Of every row for one image."""
-        return cost.of_stages(self.model.table, self.side, self.side, pooled=not self.segments)
+        return cost.of(self.model.table, self.side, self.side, pooled=not self.segments)
 
     def for_peer(self) -> dict[str, Any]:
         """All of it, in numbers and words."""

@@ -120,7 +120,7 @@ class Step:
     @property
     def flops(self) -> int:
         """Of training on one image; what `remat` repeats is not counted."""
-        costs = cost.of_stages(self.model.table, self.size, self.size, pooled=self.imagenet)
+        costs = cost.of(self.model.table, self.size, self.size, pooled=self.imagenet)
         return peak.training_flops(costs)
 
     def __str__(self) -> str:

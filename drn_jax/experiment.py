@@ -11,8 +11,9 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from drn_jax import augmentation, data, front_end_maps, models, parts, places
-from drn_jax.analysis import cost
+from drn_jax.analysis import cost, price
 from drn_jax.analysis.cost import StageCost
+from drn_jax.analysis.price import Price
 from drn_jax.config import ClassificationData, Config, MapData, SegmentationData, parse
 from drn_jax.data import loader, transforms
 from drn_jax.data.dataset import Dataset, Example, Source, evenly, without
@@ -77,7 +78,19 @@ class Experiment:
         """Of every row of the network, for one training input."""
         height, width, channels = self.input_shape
         pooled = self.config.task == "classification" and isinstance(self.model, Network)
-        return cost.of_stages(self.model.table, height, width, pooled=pooled, inputs=channels)
+        itemsize = jnp.dtype(self.config.model.dtype).itemsize
+        table = self.model.table
+        return cost.of(table, height, width, pooled=pooled, inputs=channels, itemsize=itemsize)
+
+    @property
+    def price(self) -> Price:
+        """Of the whole network, for one training input."""
+        return price.of(self.model.table, self.costs, *self.input_shape[:2])
+
+    @property
+    def places(self) -> str:
+        """What the network's input has, in words."""
+        return "cells" if isinstance(self.config.data, MapData) else "pixels"
 
     def training_inputs(self, batch: Batch) -> jax.Array:
         """The network's input: a crop for segmentation brings its surroundings."""

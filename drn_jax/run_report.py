@@ -13,7 +13,6 @@ from drn_jax.config import Config, MapData
 from drn_jax.data.dataset import Source
 from drn_jax.experiment import Experiment
 from drn_jax.report import ClassRow, Panel, Report, curves, pictures, write
-from drn_jax.report.console import totals as cost_totals
 from drn_jax.tasks.segmentation import class_iou
 from drn_jax.training.evaluate import Totals
 
@@ -75,13 +74,10 @@ _NAMES = {
 
 def _facts(experiment: Experiment, step: int) -> dict[str, str]:
     config = experiment.config
-    parameters, multiply_adds = cost_totals(experiment.costs)
-    height, width, _ = experiment.input_shape
     device = jax.devices()[0]
     return {
         "network": experiment.title,
-        "parameters": f"{parameters:,}",
-        "multiply-adds": f"{multiply_adds / 1e6:,.1f} million for an input of {height} x {width}",
+        **experiment.price.words(experiment.places),
         "output stride": str(experiment.stride),
         "data set": (
             f"{experiment.dataset.name}, {len(experiment.dataset.train):,} training and "

@@ -125,7 +125,7 @@ def convolutions(model):
 
 def work(model):
     """The multiply-adds of every row for a batch."""
-    rows = cost.of_stages(model.table, SIDE, SIDE, pooled=pooled(model))
+    rows = cost.of(model.table, SIDE, SIDE, pooled=pooled(model))
     return {row.name: IMAGES * row.multiply_adds for row in rows}
 
 
@@ -193,7 +193,7 @@ def test_automatic_programs_multiply_less_than_the_table_says_at_full_width():
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     lowered = jax.jit(lambda v, x: model.apply(v, x)[0]).lower(variables, images)
     found = products.of_program(text_of(lowered))
-    table = cost.of_stages(model.table, 224, 224, pooled=True)
+    table = cost.of(model.table, 224, 224, pooled=True)
     assert multiply_adds(found) < 0.6 * sum(row.multiply_adds for row in table)
 
 

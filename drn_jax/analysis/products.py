@@ -20,7 +20,7 @@ class Product:
     operands: tuple[hlo.Array, hlo.Array]
     result: hlo.Array
     multiply_adds: int
-    """In one execution. Of a convolution those on its padding count too, as in `cost.of_stages`,
+    """In one execution. Of a convolution those on its padding count too, as in `cost.of`,
     those on the zeros between the cells of a dilated input (the gradient of a stride) do not."""
     times: int
     """Executions of the instruction in one of the program."""

@@ -221,7 +221,7 @@ def activation_gb(table: tuple[Stage, ...], side: int) -> float:
     not in it.
     """
     most, before = 0, 3 * side * side
-    for stage, row in zip(table, cost.of_stages(table, side, side, pooled=False), strict=True):
+    for stage, row in zip(table, cost.of(table, side, side, pooled=False), strict=True):
         after = row.height * row.width * row.channels
         residual = stage.kind in ("basic", "bottleneck")
         most = max(most, max(before, after) + 3 * after if residual else before + after)

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from drn_jax import places
+from drn_jax.analysis.price import Price
 from drn_jax.config import Config
 from drn_jax.errors import UserError
 from drn_jax.evaluation import published, recipes
@@ -98,6 +99,10 @@ class Judged:
     of its front end."""
     front_end: Mapping[str, Any] | None = None
     """Of a context module's run: `workdir`, `step` and `sha256` of the front end."""
+    price: Price | None = None
+    """Of the network, for one training input; None: not known."""
+    places: str = "pixels"
+    """What the network's input has, in words."""
 
 
 def save(folder: str, judged: Judged, outcome: Outcome, command: str) -> str:
@@ -184,6 +189,7 @@ def as_json(judged: Judged, outcome: Outcome, command: str) -> dict[str, Any]:
                 "sha256": judged.digest,
                 "front_end": judged.front_end,
             },
+            "price": asdict(judged.price) if judged.price else None,
             "config": asdict(judged.config),
             **computed_by(outcome.devices),
             "seconds": round(outcome.seconds, 3),
@@ -214,6 +220,7 @@ def page(judged: Judged, outcome: Outcome, command: str) -> Report:
     device = jax.devices()[0]
     facts = {
         "network": judged.title,
+        **(judged.price.words(judged.places) if judged.price else {}),
         "checkpoint": f"step {judged.step:,} of {judged.workdir}",
         "SHA-256 of the weights": judged.digest,
         "data set": f"{judged.dataset}, {outcome.split}: {outcome.images:,} images",

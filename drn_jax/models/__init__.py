@@ -10,7 +10,7 @@ it; the nets of Yu & Koltun (`dilation.PUBLISHED`) come with theirs.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, get_args
 
@@ -90,6 +90,12 @@ def table(name: str, width: float = 1.0, **options: Any) -> tuple[Stage, ...]:
             offer = nearest(option, (*known, *_FIELDS))
             raise UserError(f"model {name} has no option {option!r}: {offer}")
     return scale_width(MODELS[name](**options), width)
+
+
+def full_table(network: str | Sequence[Stage]) -> tuple[Stage, ...]:
+    """All rows of the network that `create` makes of a name, classifier and context module among
+    them; a table is given back. Raises: UserError for an unknown name."""
+    return create(network).table if isinstance(network, str) else tuple(network)
 
 
 def create(

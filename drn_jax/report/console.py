@@ -4,11 +4,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
 from rich.table import Table
 
-from drn_jax.analysis.cost import StageCost
+from drn_jax.analysis import cost
+from drn_jax.analysis.cost import StageCost, Total
+from drn_jax.analysis.receptive_field import Row
 from drn_jax.report.html import ClassRow
 
 _console = Console(highlight=False, soft_wrap=True)
@@ -30,26 +33,45 @@ def say(text: str) -> None:
     _console.print(text, markup=False)
 
 
-def model_table(title: str, costs: Sequence[StageCost], output_stride: int) -> None:
-    """Print the stages with their output size, parameters and multiply-adds, and the sums."""
-    table = Table(title=title, title_justify="left", caption_justify="left")
+def model_table(
+    title: str, costs: Sequence[StageCost], fields: Sequence[Row], places: str = "pixels"
+) -> None:
+    """Print the stages with their output size, what a cell of them sees, and what they cost; and
+    the sums.
+
+    Args:
+      costs, fields: of the same stages.
+      places: what the input has.
+    """
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("stage")
-    for column in ("output", "channels", "parameters", "multiply-adds"):
+    names = ("output", "channels", "sees", "parameters", "multiply-\nadds (M)", "maps (MB)")
+    for column in names:
         table.add_column(column, justify="right")
-    for cost in costs:
-        size = f"{cost.height} x {cost.width}"
-        table.add_row(
-            cost.name,
-            size,
-            str(cost.channels),
-            f"{cost.parameters:,}",
-            f"{cost.multiply_adds / 1e6:,.1f} M",
-        )
+    for row, field in zip(costs, fields, strict=True):
+        size = f"{row.height}x{row.width}"
+        table.add_row(row.name, size, str(row.channels), str(field.size), *_prices(row))
     table.add_section()
-    parameters, multiply_adds = totals(costs)
-    table.add_row("", "", "", f"{parameters:,}", f"{multiply_adds / 1e6:,.1f} M")
-    table.caption = f"output stride {output_stride}; for one image of the training crop"
+    table.add_row("", "", "", "", *_prices(cost.total(costs)))
+    stride = fields[-1].stride if fields else 1
+    table.caption = (
+        f"output stride {stride}; sees: {places} a side; maps: what layers give; per training input"
+    )
     _console.print(table)
+
+
+def _prices(of: StageCost | Total) -> tuple[str, str, str]:
+    return (
+        f"{of.parameters:,}",
+        f"{of.multiply_adds / 1e6:,.1f}",
+        f"{of.activation_bytes / 1e6:,.1f}",
+    )
 
 
 def class_table(rows: Sequence[ClassRow]) -> None:
@@ -82,11 +104,6 @@ def _cell(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.2%}"
-
-
-def totals(costs: Sequence[StageCost]) -> tuple[int, int]:
-    """Parameters and multiply-adds of all stages together."""
-    return sum(c.parameters for c in costs), sum(c.multiply_adds for c in costs)
 
 
 Item = TypeVar("Item")

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drn_jax.analysis import receptive_field
 from drn_jax.errors import UserError
 from drn_jax.models import create, table
 from drn_jax.models.context import Context, ContextModule
@@ -34,79 +33,6 @@ def test_published_net_is_the_front_end_the_context_module_and_the_upsampling(na
     module = create(name.replace("dilation", "context"))
     assert params.pop("context") == jax.eval_shape(module.init, KEY, maps)["params"]
     assert size_of(params) == (16 * 16 * 19 if name == "dilation10_cityscapes" else 0)
-
-
-# What a cell sees
-
-
-def spread(name):
-    """(row, first pixel, last pixel) of the field of a cell in the middle, per row, by arithmetic:
-    the centre of cell k is that of its `stride` pixels. Also the cells."""
-    model = create(name, num_classes=1, width=1 / 64, padding="zero")
-    fields = receptive_field.of_stages(model.table)
-    height = fields[-1].size + 40
-    rows = []
-    for field in fields:
-        cell = height // 2 // field.stride
-        first = field.stride * cell + (field.stride - field.size) // 2
-        rows.append((field.name, cell, first, first + field.size - 1))
-    return model, height, rows
-
-
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [("dilation7_kitti", 652), ("dilation8_camvid", 908), ("dilation10_cityscapes", 2444)],
-)
-def test_gradient_of_a_cell_of_every_row_reaches_exactly_its_receptive_field(name, size):
-    """From the first convolution over fc7 (380 pixels) to the end of the context module.
-
-    With positive weights nothing cancels, and every ReLU is open. A pooling lets through the
-    winner alone: on an image that rises downwards the last of each window, on one that falls the
-    first; both together reach the whole field. The image is one pixel wide, as the geometry is the
-    same along both axes, and the net is the zero-padded one, of which no cell measured here sees
-    the border. Example k of the batch asks for the gradient of one cell of row k, both ways.
-    """
-    model, height, rows = spread(name)
-    ramp = np.arange(1, height + 1, dtype=np.float32)
-    images = np.stack([ramp, ramp[::-1]])[:, None, :, None, None]
-    images = jnp.asarray(np.broadcast_to(images, (2, len(rows), height, 1, 3)))
-
-    shapes = jax.eval_shape(model.init, KEY, jnp.zeros((1, 8, 8, 3)))
-
-    def positive(leaf):
-        # The taps across are beyond the image but for the middle one.
-        if len(leaf.shape) == 1:
-            return np.zeros(leaf.shape, leaf.dtype)
-        return np.full(leaf.shape, 1 / np.prod(leaf.shape[1:-1]), leaf.dtype)
-
-    variables = jax.tree.map(positive, shapes)
-
-    @jax.jit
-    @jax.grad
-    def gradient(images):
-        flat = images.reshape(2 * len(rows), height, 1, 3)
-        _, features = model.apply(variables, flat)
-        features["head"] = features["front_end"]
-        total = 0.0
-        for k, (row, cell, *_) in enumerate(rows):
-            total += features[row][k, cell].sum() + features[row][len(rows) + k, cell].sum()
-        return total
-
-    reached = (np.asarray(gradient(images)) > 0).any((0, 3, 4))
-    pixels = np.arange(height)
-    for k, (row, _, first, last) in enumerate(rows):
-        expected = (first <= pixels) & (pixels <= last)
-        np.testing.assert_array_equal(reached[k], expected, err_msg=row)
-        assert {"fc7": 380, "head": 380, "ctx_final": size}.get(row, expected.sum()) == (
-            last - first + 1
-        )
-
-
-def test_centre_of_a_cell_is_pixel_8k_plus_3_5():
-    """Half of a field of 380 pixels on each side: pixels 8k - 186 to 8k + 193."""
-    _, _, rows = spread("dilation7_kitti")
-    [(cell, first, last)] = [row[1:] for row in rows if row[0] == "fc7"]
-    assert (first, last) == (8 * cell - 186, 8 * cell + 193)
 
 
 # What it returns

@@ -63,13 +63,6 @@ PUBLISHED_CLASSES = {
 }
 """Of the data sets; all others are for ImageNet's 1000."""
 
-RECEPTIVE_FIELDS = {
-    "drn_c_26": (11, 17, 45, 101, 229, 485, 549, 581),
-    "drn_d_22": (9, 11, 39, 95, 223, 479, 511, 527),
-}
-"""Pixels a side at the output of levels 1 to 8, arithmetic from the papers' tables."""
-
-
 def example(name, height, width, examples=1):
     """What a network takes for images of height x width: their margin around them. For a context
     module alone a map of that size."""
@@ -415,39 +408,3 @@ def test_class_map_too_small_for_a_context_module_without_padding_is_refused():
 def test_width_that_is_no_positive_number_is_refused(width):
     with pytest.raises(UserError, match="width"):
         create("drn_c_26", width=width)
-
-
-@pytest.mark.parametrize("name", RECEPTIVE_FIELDS)
-def test_gradient_of_a_cell_reaches_exactly_its_receptive_field(name):
-    """With positive weights nothing cancels, so the gradient is 0 only where there is no path.
-
-    The image is one pixel wide: the geometry is the same along both axes, and one is enough.
-    Example k of the batch asks for the gradient of one cell of level k, all in one pass.
-    """
-    sizes = RECEPTIVE_FIELDS[name]
-    model = create(name, num_classes=1, width=1 / 128)
-    height = 2 * (sizes[-1] // 2 + 8) + 1
-    images = np.ones((len(sizes), height, 1, 3), np.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-
-    def positive(path, leaf):
-        values = {"kernel": 1 / np.prod(leaf.shape[1:-1], initial=1.0), "scale": 1.0, "var": 1.0}
-        return np.full(leaf.shape, values.get(path[-1].key, 0.0), leaf.dtype)
-
-    variables = jax.tree_util.tree_map_with_path(positive, shapes)
-    strides = (1, 2, 4, 8, 8, 8, 8, 8)
-    cells = [height // 2 // stride for stride in strides]
-
-    @jax.jit
-    @jax.grad
-    def gradient(images):
-        _, features = model.apply(variables, images)
-        levels = [features[f"level{k + 1}"] for k in range(len(sizes))]
-        return sum(level[k, cells[k], 0, :].sum() for k, level in enumerate(levels))
-
-    reached = np.asarray(gradient(images))[:, :, 0, :].min(-1) > 0
-    for k, size in enumerate(sizes):
-        centre = cells[k] * strides[k]
-        expected = np.abs(np.arange(height) - centre) <= size // 2
-        np.testing.assert_array_equal(reached[k], expected, err_msg=f"level{k + 1}")
-        assert expected.sum() == size

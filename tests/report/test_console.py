@@ -7,6 +7,7 @@ import sys
 import pytest
 from rich.console import Console
 
+from drn_jax.analysis import cost, receptive_field
 from drn_jax.report import console
 from drn_jax.report.console import RunProgress
 
@@ -109,7 +110,7 @@ def test_a_silenced_console_prints_nothing(terminal, width, capfd):
     console.silence()
     console.say("a line")
     console.table(("a",), {"b": ()})
-    console.model_table("net", (), 8)
+    console.model_table("net", (), ())
     assert list(console.progress([1, 2], 2, "items")) == [1, 2]
     with RunProgress(0, 720) as progress:
         progress.advance(20, 0.28, 2.1, 912.3)
@@ -125,3 +126,21 @@ def test_a_silenced_console_leaves_standard_error_alone(terminal, capfd):
     with RunProgress(0, 720):
         print("error: no", file=sys.stderr)
     assert capfd.readouterr().err == "error: no\n"
+
+
+@pytest.mark.parametrize("name", ["drn_c_42", "dilation10_cityscapes"])
+def test_the_table_of_a_large_model_fits_a_narrow_terminal(terminal, name):
+    printed = terminal(80)
+    costs = cost.of(name, 1396, 1396, pooled=False)
+    fields = receptive_field.of_stages(name)
+    console.model_table(name, costs, fields)
+    text = printed.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    sees = fields[-1].size
+    [last] = [line for line in text.splitlines() if f" {costs[-1].name} " in line]
+    assert f" {sees} " in last
+    total = cost.total(costs)
+    [sums] = [line for line in text.splitlines() if f"{total.parameters:,}" in line]
+    assert f"{total.multiply_adds / 1e6:,.1f}" in sums
+    assert f"{total.activation_bytes / 1e6:,.1f}" in sums

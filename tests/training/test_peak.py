@@ -47,6 +47,6 @@ def test_training_takes_six_operations_a_multiply_add():
         Stage("stem", "conv", 8, kernel=3, stride=2),
         Stage("head", "plain", 5, kernel=1),
     )
-    costs = cost.of_stages(table, 8, 12, pooled=True)
+    costs = cost.of(table, 8, 12, pooled=True)
     products = 4 * 6 * (9 * 3 * 8) + 8 * 5
     assert peak.training_flops(costs) == 6 * products
