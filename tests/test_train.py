@@ -83,6 +83,8 @@ def test_a_run_leaves_metrics_checkpoints_and_a_report(whole):
     page = (workdir / "report.html").read_text()
     assert "drn_d_22 on streets" in page
     assert f"step {best}" in page
+    assert "<dt>receptive field</dt><dd>527 x 527 pixels" in page
+    assert "<dt>multiply-adds</dt>" in page
     assert output[-1].startswith(f"report: {workdir / 'report.html'}; peak memory ")
     assert f"val_miou {scored[-1]['val_miou']:.4f}" in " ".join(output)
 

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from drn_jax import config
+from drn_jax import config, models
+from drn_jax.analysis import cost, price
 from drn_jax.errors import UserError
 from drn_jax.evaluation import recipes, results
 from drn_jax.evaluation.results import Judged, Outcome
@@ -50,6 +51,24 @@ def outcome(crops=1, **changes):
         details={"odd": np.array([1.0, math.inf])},
     )
     return dataclasses.replace(found, **changes)
+
+
+def test_page_and_file_tell_the_price_of_the_score(tmp_path):
+    net = models.create("drn_c_26", 2)
+    of = price.of(net.table, cost.of(net.table, 224, 200), 224, 200)
+    results.save(
+        str(tmp_path), dataclasses.replace(judged(), price=of), outcome(), "python eval.py"
+    )
+    found = json.loads((tmp_path / "results.json").read_text())["price"]
+    assert (found["height"], found["width"], found["sees"]) == (224, 200, 581)
+    page = (tmp_path / "report.html").read_text()
+    for words in (
+        "<dt>receptive field</dt><dd>581 x 581 pixels",
+        f"<dt>parameters</dt><dd>{found['parameters']:,}</dd>",
+        f"{found['multiply_adds'] / 1e6:,.1f} million for an input of 224 x 200",
+        f"{found['activation_bytes'] / 1e6:,.1f} MB for an input of 224 x 200",
+    ):
+        assert words in page
 
 
 def test_the_file_is_json_without_numbers_that_json_has_not(tmp_path):
