@@ -9,16 +9,22 @@ Ink is `currentColor`, so the curves take the text colour of the page, light or 
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Row = Mapping[str, float]
 
 POINTS = 400
 """The most points drawn a curve; of a longer one, means of consecutive points are drawn."""
+
 
 _INK = "#010203"  # replaced by currentColor
 _COLORS = ("#2b7bba", "#d9702c", "#3a9d6e", "#a163b5", "#b8901f", "#c4527e")
@@ -148,14 +154,13 @@ def _panel(
     key: str, title: str, step: str, unit: str, curves: Sequence[_Curve], whole: bool = True
 ) -> str:
     """One set of axes as an `<svg>` element; `whole`: steps are whole numbers."""
-    from matplotlib import style
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-    with style.context(["default", _STYLE]):
+    with styled():
         figure = Figure(figsize=_SIZE, layout="constrained")
         axes = figure.add_subplot()
-        for curve, color in zip(curves, _cycle(len(curves)), strict=True):
+        for curve, color in zip(curves, colors(len(curves)), strict=True):
             marker = "o" if curve.marked and len(curve.steps) <= 60 else ""
             axes.plot(
                 curve.steps,
@@ -176,24 +181,48 @@ def _panel(
         axes.set_ylim(bottom=0)
         if len(curves) > 1 or curves[0].name not in title.lower():
             axes.legend(loc="best")
-        file = io.StringIO()
-        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     ends = ", ".join(f"{curve.name} {curve.values[-1]:.4g}" for curve in curves)
     last = max(curve.steps[-1] for curve in curves)
     at = f"step {last:,.0f}" if whole else f"{step} {last:.4g}"
     label = f"{title}, {unit}, at {at}: {ends}"
-    return _inline(file.getvalue(), key, label)
+    return element(document(figure), key, label)
 
 
-def _cycle(count: int) -> list[str]:
+@contextmanager
+def styled() -> Iterator[None]:
+    """Within it figures are made in the looks of the page."""
+    from matplotlib import style
+
+    with style.context(["default", _STYLE]):
+        yield
+
+
+def document(figure: "Figure", **options: Any) -> str:
+    """A figure made within `styled` as SVG, without ground; the same text for the same figure.
+    `options` are those of `Figure.savefig`."""
+    file = io.StringIO()
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    with styled():
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing, **options)
+    return file.getvalue()
+
+
+def colors(count: int) -> list[str]:
+    """So many colours of curves."""
     return [_COLORS[i % len(_COLORS)] for i in range(count)]
 
 
-def _inline(document: str, prefix: str, label: str) -> str:
-    """The `<svg>` element of a document, with a label and ids of its own, in the page's ink."""
+def element(document: str, key: str, label: str) -> str:
+    """The `<svg>` element of a document for an HTML page, in the page's ink.
+
+    Args:
+      key: before all its ids, so unlike that of any other figure of the page.
+      label: what is read out in its place.
+    """
     element = document[document.index("<svg") :].strip()
-    element = re.sub(r'\b(id="|href="#|url\(#)', rf"\1{prefix}-", element)
+    # Equal images would have equal ids, to which nothing refers.
+    element = re.sub(r'\bid="image\w+" ?', "", element)
+    element = re.sub(r'\b(id="|href="#|url\(#)', rf"\1{key}-", element)
     element = re.sub(r"<!--.*?-->\s*", "", element, flags=re.DOTALL)
     element = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", element, flags=re.DOTALL)
     element = element.replace(_INK, "currentColor")

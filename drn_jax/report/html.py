@@ -92,20 +92,27 @@ def render(report: Report) -> str:
     """The page as text; the same text for the same report."""
     sections = (
         *(
-            _section(f"table{i}", escape(t.title), _text_table(t))
+            section(f"table{i}", escape(t.title), _text_table(t))
             for i, t in enumerate(report.tables)
         ),
-        _section("curves", report.curves_title, f'<div class="curves">{report.curves}</div>')
+        section("curves", report.curves_title, f'<div class="curves">{report.curves}</div>')
         if report.curves
         else "",
-        _section("classes", "Per class", _table(report.per_class)) if report.per_class else "",
-        _section("pictures", "Pictures", _key(report) + _cards(report.panels))
+        section("classes", "Per class", _table(report.per_class)) if report.per_class else "",
+        section("pictures", "Pictures", _key(report) + _cards(report.panels))
         if report.panels
         else "",
-        _section("facts", "How this was made", _facts(report))
+        section("facts", "How this was made", facts(report.facts, report.command))
         if report.facts or report.command
         else "",
     )
+    body = _scores(report.scores), "".join(sections)
+    return document(report.title, report.summary, *body)
+
+
+def document(title: str, summary: str, head: str, body: str, css: str = "") -> str:
+    """A page in the house's looks that needs nothing else. `head` and `body` are trusted markup:
+    what ends the header, and the sections; `css` adds to the looks."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -114,23 +121,24 @@ def render(report: Report) -> str:
 <meta http-equiv="Content-Security-Policy" \
 content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <link rel="icon" href="data:,">
-<title>{escape(report.title)}</title>
-<style>{CSS}</style>
+<title>{escape(title)}</title>
+<style>{CSS}{css}</style>
 </head>
 <body>
 <main>
 <header>
-<h1>{escape(report.title)}</h1>
-<p class="summary">{escape(report.summary)}</p>
-{_scores(report.scores)}
+<h1>{escape(title)}</h1>
+<p class="summary">{escape(summary)}</p>
+{head}
 </header>
-{"".join(sections)}</main>
+{body}</main>
 </body>
 </html>
 """
 
 
-def _section(name: str, title: str, body: str) -> str:
+def section(name: str, title: str, body: str) -> str:
+    """A section of a page under a heading; title and body are trusted markup."""
     return f'<section aria-labelledby="{name}">\n<h2 id="{name}">{title}</h2>\n{body}\n</section>\n'
 
 
@@ -261,11 +269,12 @@ def _image(caption: str, label: str, image: pictures.Pixels) -> str:
     )
 
 
-def _facts(report: Report) -> str:
-    facts = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>\n" for name, text in report.facts.items()
+def facts(known: Mapping[str, str], command: str) -> str:
+    """How a page was made, and what to type to make it again."""
+    rows = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>\n" for name, text in known.items()
     )
-    listed = f'<dl class="facts">\n{facts}</dl>' if facts else ""
-    if not report.command:
+    listed = f'<dl class="facts">\n{rows}</dl>' if rows else ""
+    if not command:
         return listed
-    return f'{listed}<pre tabindex="0"><code>{escape(report.command)}</code></pre>'
+    return f'{listed}<pre tabindex="0"><code>{escape(command)}</code></pre>'
