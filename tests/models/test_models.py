@@ -63,6 +63,7 @@ PUBLISHED_CLASSES = {
 }
 """Of the data sets; all others are for ImageNet's 1000."""
 
+
 def example(name, height, width, examples=1):
     """What a network takes for images of height x width: their margin around them. For a context
     module alone a map of that size."""
