@@ -17,6 +17,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import fsspec
@@ -27,9 +28,11 @@ import pytest
 from etils.epath.backend import fsspec_backend
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.registry import _registry
+from ml_collections import ConfigDict
 from PIL import Image
 
-from drn_jax import places
+from drn_jax import config, models, places, runtime, trained
+from drn_jax.training.checkpoint import Checkpoints
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -124,6 +127,55 @@ def random_variables(module, *inputs, seed=0):
 def variables_of():
     """`random_variables`."""
     return random_variables
+
+
+@pytest.fixture(scope="session")
+def save_random():
+    """`save_random(folder, name, task, classes, data)`: a working directory of a narrow network
+    with random weights, by its path."""
+
+    def save_random(folder, name, task, classes, data, seed=0):
+        network = models.create(name, len(classes), 0.05)
+        settings = {
+            "name": "tiny",
+            "task": task,
+            "model": {"name": name, "width": 0.05},
+            "data": data,
+            "batch_size": 1,
+            "epochs": 1,
+            "optimizer": {"learning_rate": 0.1},
+            "schedule": {"kind": "poly"},
+        }
+        known = trained.described(tuple(classes), None, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+        meta = {"config": config.complete(ConfigDict(settings)).to_dict(), **known}
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save_weights(random_variables(network, (1, 64, 64, 3), seed=seed), meta)
+        return str(folder)
+
+    return save_random
+
+
+class Printed(NamedTuple):
+    """What a command did."""
+
+    status: Any
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """`command(module, *args)`: exit status and output of `python -m`, in this process, without a
+    cache of programs."""
+
+    def command(module, *args):
+        monkeypatch.setattr(runtime, "keep_compiled", lambda: None)
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, args)])
+        with pytest.raises(SystemExit) as stopped:
+            module.main()
+        return Printed(stopped.value.code, *capsys.readouterr())
+
+    return command
 
 
 @pytest.fixture

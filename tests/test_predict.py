@@ -4,93 +4,48 @@ import csv
 import io
 import json
 import signal
-import sys
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
-from drn_jax import config, models, runtime, trained
+from drn_jax import trained
 from drn_jax.data.image import decode_rgb
 from drn_jax.data.labels.cityscapes import CITYSCAPES
 from drn_jax.errors import UserError
 from drn_jax.evaluation.dense import ClassMaps
-from drn_jax.predict import __main__ as command
+from drn_jax.predict import __main__ as program
 from drn_jax.predict import files, pipeline, segmentation
-from drn_jax.training.checkpoint import Checkpoints
 
 SEED = 3
 STREETS = ("road", "sky", "car")
 ANIMALS = ("cat", "dog", "eel", "fox", "gnu", "hen")
 
 
-class Printed(NamedTuple):
-    status: Any
-    out: str
-    err: str
-
-
 @pytest.fixture
-def predict(monkeypatch, capsys):
+def predict(command):
     """`predict(*args)`: exit status and output of the command."""
-
-    def predict(*args):
-        monkeypatch.setattr(runtime, "keep_compiled", lambda: None)
-        monkeypatch.setattr(sys, "argv", ["predict", *map(str, args)])
-        with pytest.raises(SystemExit) as stopped:
-            command.main()
-        return Printed(stopped.value.code, *capsys.readouterr())
-
-    return predict
-
-
-def save_network(place, task, classes, data):
-    """A working directory with random weights."""
-    network = models.create("drn_d_22", len(classes), 0.05)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    rng = np.random.default_rng(SEED)
-
-    def draw(path, leaf):
-        if path[-1].key == "kernel":
-            deviation = np.sqrt(2 / np.prod(leaf.shape[:-1]))
-            return rng.normal(0, deviation, leaf.shape).astype(np.float32)
-        return np.full(leaf.shape, path[-1].key in ("scale", "var"), np.float32)
-
-    variables = jax.tree_util.tree_map_with_path(draw, shapes)
-    settings = {
-        "name": "tiny",
-        "task": task,
-        "model": {"name": "drn_d_22", "width": 0.05},
-        "data": data,
-        "batch_size": 1,
-        "epochs": 1,
-        "optimizer": {"learning_rate": 0.1},
-        "schedule": {"kind": "poly"},
-    }
-    described = trained.described(tuple(classes), None, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
-    meta = {"config": config.complete(ConfigDict(settings)).to_dict(), **described}
-    with Checkpoints(place) as checkpoints:
-        checkpoints.save_weights(variables, meta)
-    return place
+    return partial(command, program)
 
 
 @pytest.fixture(scope="module")
-def segmenting(tmp_path_factory):
+def segmenting(tmp_path_factory, save_random):
     """A working directory of segmentation."""
     data = {"name": "list_folder", "crop": (32, 32)}
-    return save_network(tmp_path_factory.mktemp("seg") / "run", "segmentation", STREETS, data)
+    folder = tmp_path_factory.mktemp("seg") / "run"
+    return save_random(folder, "drn_d_22", "segmentation", STREETS, data, SEED)
 
 
 @pytest.fixture(scope="module")
-def classifying(tmp_path_factory):
+def classifying(tmp_path_factory, save_random):
     """A working directory of classification."""
     data = {"name": "class_folder", "crop": 48, "resize": 56}
-    return save_network(tmp_path_factory.mktemp("cls") / "run", "classification", ANIMALS, data)
+    folder = tmp_path_factory.mktemp("cls") / "run"
+    return save_random(folder, "drn_d_22", "classification", ANIMALS, data, SEED)
 
 
 def photograph(rng, height, width):

@@ -5,14 +5,14 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from drn_jax import runtime
-from drn_jax.figures import __main__ as command
+from drn_jax.figures import __main__ as main
 from drn_jax.figures import activations, answers, architecture, charts, program, runs
 from drn_jax.figures.runs import Picture
 
@@ -22,24 +22,10 @@ SIZE = 128
 """Pixels of an image whose maps are just large enough to tell a grid."""
 
 
-class Printed(NamedTuple):
-    status: Any
-    out: str
-    err: str
-
-
 @pytest.fixture
-def figures(monkeypatch, capsys):
+def figures(command):
     """`figures(*args)`: exit status and output of the command."""
-
-    def figures(*args):
-        monkeypatch.setattr(runtime, "keep_compiled", lambda: None)
-        monkeypatch.setattr(sys, "argv", ["figures", *map(str, args)])
-        with pytest.raises(SystemExit) as stopped:
-            command.main()
-        return Printed(stopped.value.code, *capsys.readouterr())
-
-    return figures
+    return partial(command, main)
 
 
 @pytest.fixture
