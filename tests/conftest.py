@@ -132,9 +132,9 @@ def variables_of():
 @pytest.fixture(scope="session")
 def save_random():
     """`save_random(folder, name, task, classes, data)`: a working directory of a narrow network
-    with random weights, by its path."""
+    with random weights, by its path. `times`: what every parameter is multiplied by."""
 
-    def save_random(folder, name, task, classes, data, seed=0):
+    def save_random(folder, name, task, classes, data, seed=0, times=1.0):
         network = models.create(name, len(classes), 0.05)
         settings = {
             "name": "tiny",
@@ -148,8 +148,10 @@ def save_random():
         }
         known = trained.described(tuple(classes), None, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
         meta = {"config": config.complete(ConfigDict(settings)).to_dict(), **known}
+        variables = random_variables(network, (1, 64, 64, 3), seed=seed)
+        variables["params"] = jax.tree.map(lambda a: a * np.float32(times), variables["params"])
         with Checkpoints(folder) as checkpoints:
-            checkpoints.save_weights(random_variables(network, (1, 64, 64, 3), seed=seed), meta)
+            checkpoints.save_weights(variables, meta)
         return str(folder)
 
     return save_random

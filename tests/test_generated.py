@@ -1,66 +1,34 @@
 """`python -m drn_jax.generated`: a folder of images and one of label maps in, scores out."""
 
-import dataclasses
 import json
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from drn_jax import config, generated, models, runtime, trained
+from drn_jax import generated, runtime, trained
 from drn_jax.data.labels.cityscapes import CITYSCAPES
 from drn_jax.evaluation.results import computed_by
 from drn_jax.evaluation.scores import confusion
-from drn_jax.training.checkpoint import Checkpoints
 
 SIZE, LABEL_SIZE = (24, 40), (48, 80)
 FRAMES = ("aachen_000000_000019", "bremen_000000_000020")
 
 
-def save_network(folder, task, classes, broken=False):
-    """A working directory with random weights; `broken`: that answer NaN."""
-    side = {"segmentation": (64, 64), "classification": 64}[task]
-    data = {"name": "list_folder", "crop": side}
-    if task == "classification":
-        data |= {"name": "class_folder", "resize": 64}
-    settings = {
-        "name": "tiny",
-        "task": task,
-        "model": {"name": "drn_d_22", "width": 0.05},
-        "data": data,
-        "batch_size": 1,
-        "epochs": 1,
-        "optimizer": {"learning_rate": 0.1},
-        "schedule": {"kind": "poly"},
-    }
-    network = models.create("drn_d_22", len(classes), 0.05)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
-    rng = np.random.default_rng(0)
-    variables = jax.tree.map(
-        lambda a: jnp.asarray(rng.uniform(-0.5, 0.5, a.shape), jnp.float32), shapes
-    )
-    variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
-    if broken:
-        variables["params"] = jax.tree.map(lambda a: a * jnp.nan, variables["params"])
-    known = trained.described(tuple(classes), None, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
-    meta = {"config": dataclasses.asdict(config.parse(settings)), **known}
-    with Checkpoints(folder) as checkpoints:
-        checkpoints.save_weights(variables, meta)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, save_random):
     """`streets`, a network of Cityscapes' classes; `animals`, a classifier; `made`, images as
     pix2pixHD names them; `drawn`, their label maps."""
     place = tmp_path_factory.mktemp("generated")
-    save_network(place / "streets", "segmentation", CITYSCAPES.names)
-    save_network(place / "others", "segmentation", ("cat", "dog"))
-    save_network(place / "broken", "segmentation", CITYSCAPES.names, broken=True)
-    save_network(place / "animals", "classification", ("cat", "dog"))
+    data = {"name": "list_folder", "crop": (64, 64)}
+    streets = "drn_d_22", "segmentation", CITYSCAPES.names, data
+    save_random(place / "streets", *streets)
+    save_random(place / "broken", *streets, times=np.nan)
+    save_random(place / "others", "drn_d_22", "segmentation", ("cat", "dog"), data)
+    data = {"name": "class_folder", "crop": 64, "resize": 64}
+    save_random(place / "animals", "drn_d_22", "classification", ("cat", "dog"), data)
     rng = np.random.default_rng(1)
     (place / "made").mkdir()
     for frame in FRAMES:
