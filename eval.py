@@ -25,12 +25,15 @@ import sys
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 
-from drn_jax import cli, config, experiment, places, program, runtime, trained
+from drn_jax import cli, config, experiment, models, places, program, runtime, trained
+from drn_jax.analysis import cost, price, receptive_field
+from drn_jax.analysis.price import Price
 from drn_jax.data.dataset import Source
 from drn_jax.errors import UserError
 from drn_jax.evaluation import cityscapes, judge, judge_boxes, results
@@ -39,7 +42,6 @@ from drn_jax.evaluation.dense import ClassMaps, default_sides, for_memory
 from drn_jax.evaluation.localisation import Localisation
 from drn_jax.evaluation.pixels import PixelScores, Scales, factors, scaled
 from drn_jax.evaluation.results import Judged, Outcome
-from drn_jax.evaluation.windows import rows_of
 from drn_jax.experiment import Experiment
 from drn_jax.report import console
 from drn_jax.tasks import Segmentation
@@ -191,8 +193,20 @@ def judged_of(run: Experiment, network: Trained, converted: bool) -> Judged:
         judged,
         model=front.config.model.name,
         data=getattr(front.config.data, "name", ""),
+        price=of_both(run, network),
+        places="pixels",
         front_end={"workdir": data.front_end, "step": front.step, "sha256": front.digest},
     )
+
+
+def of_both(run: Experiment, network: Trained) -> Price:
+    """The price of a context module and its front end, for an image as large as the maps that the
+    module was trained on."""
+    rows = models.rows_of(network.model)
+    height, width = (side + 2 * network.preprocess.margin for side in run.crop)
+    itemsize = jnp.dtype(run.config.model.dtype).itemsize
+    costs = cost.of(rows, height, width, pooled=False, itemsize=itemsize)
+    return price.of(costs, receptive_field.of_stages(rows), height, width)
 
 
 def as_trained() -> bool:
@@ -230,7 +244,7 @@ def full_resolution(run: Experiment, network: Trained) -> Outcome:
     if not isinstance(network.task, Segmentation):
         raise UserError(f"{given.workdir} is no segmentation run")
     margin = network.preprocess.margin
-    table = rows_of(network.model)
+    table = models.rows_of(network.model)
     if given.memory:
         sides = for_memory(table, given.memory, margin)
     else:

@@ -38,7 +38,7 @@ from drn_jax import (
     staged,
     trained,
 )
-from drn_jax.analysis import halo, receptive_field
+from drn_jax.analysis import halo
 from drn_jax.errors import UserError, nearest
 from drn_jax.experiment import Experiment
 from drn_jax.models.stages import output_stride
@@ -137,8 +137,7 @@ def train_run(settings: config.Config, workdir: epath.Path) -> int:
 
 def show(run: Experiment, mesh: Mesh) -> None:
     """Print the table of the model, what it will see, and on what it will run."""
-    fields = receptive_field.of_stages(run.model.table)
-    console.model_table(run.title, run.costs, fields, run.places)
+    console.model_table(run.title, run.costs, run.fields, run.places)
     console.say(
         f"{run.dataset.name}: {len(run.dataset.train):,} training and "
         f"{len(run.dataset.validation):,} validation images, {len(run.dataset.classes)} classes; "

@@ -22,12 +22,13 @@ import numpy as np
 
 from drn_jax import cli, trained
 from drn_jax.analysis import gridding
+from drn_jax.data.dataset import spread as evenly
 from drn_jax.data.image import decode_rgb, read_bytes
 from drn_jax.data.transforms import ResizeShorterSide
 from drn_jax.errors import UserError
+from drn_jax.figures.levels import of as levels_of
 from drn_jax.models.stages import Stage, output_stride
 from drn_jax.predict import files
-from drn_jax.training.checkpoint import Checkpoints
 
 STEP = 32
 """What the longer side is cut to a multiple of, so that few programs are compiled, pixels."""
@@ -55,15 +56,20 @@ def main() -> None:
             for earlier in found[:-1]:
                 if earlier["sha256"] == found[-1]["sha256"]:
                     raise UserError(f"{run} and {earlier['run']} are of the same weights")
+        print("\n".join(table(found)))
         if arguments.json:
             whole = {"images": paths, "size": arguments.size, "runs": found}
-            Path(arguments.json).write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n")
+            write(arguments.json, json.dumps(whole, indent=1, allow_nan=False) + "\n")
     except UserError as error:
         cli.fail(str(error))
+
+
+def write(file: str, text: str) -> None:
+    """Raises: UserError if that can't be."""
+    try:
+        Path(file).write_text(text)
     except OSError as error:
-        cli.fail(f"--json={arguments.json}: {error.strerror or error}")
-    else:
-        print("\n".join(table(found)))
+        raise UserError(f"--json={file}: {error.strerror or error}") from error
 
 
 def chosen(named: Sequence[str], count: int) -> list[str]:
@@ -71,8 +77,7 @@ def chosen(named: Sequence[str], count: int) -> list[str]:
     if count < 0:
         raise UserError(f"--count={count}: it must be 0 or more")
     found, _ = files.find(named, os.devnull)  # Nothing is written among them.
-    places = np.linspace(0, len(found) - 1, min(count or len(found), len(found))).round()
-    return [found[int(place)].path for place in places]
+    return [found[i].path for i in evenly(len(found), count or len(found))]
 
 
 def prepared(paths: Sequence[str], size: int) -> Iterator[np.ndarray]:
@@ -90,8 +95,6 @@ def prepared(paths: Sequence[str], size: int) -> Iterator[np.ndarray]:
 def of_run(run: str, paths: Sequence[str], arguments: argparse.Namespace) -> dict[str, Any]:
     """A run's levels, as JSON."""
     network = trained.load(run, arguments.checkpoint, arguments.data_dir)
-    with Checkpoints(run, must_exist=True) as checkpoints:
-        scores = checkpoints.choose(str(network.step)).scores or {}
 
     @jax.jit
     def features(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
@@ -101,6 +104,8 @@ def of_run(run: str, paths: Sequence[str], arguments: argparse.Namespace) -> dic
     rows = up_to(network.model.stages, arguments.stride)
     if not rows:
         raise UserError(f"{run}: no level has cells {arguments.stride} pixels apart (--stride)")
+    # Of rows that make one level the last.
+    columns = {level.stage: level.column for level in levels_of(rows, arguments.size or STEP)}
     images = prepared(paths, arguments.size)
     try:
         of_images = partial(features, network.variables)
@@ -112,10 +117,16 @@ def of_run(run: str, paths: Sequence[str], arguments: argparse.Namespace) -> dic
         "network": network.config.model.name,
         "step": network.step,
         "sha256": network.digest,
-        "top1": scores.get("top1"),
+        "top1": network.scores.get("top1"),
+        "settings": {part: asdict(getattr(network.config, part)) for part in ("model", "data")},
         "levels": [
-            {**asdict(level), "deviation": None if level.images == 1 else level.deviation}
+            {
+                **asdict(level),
+                "deviation": None if level.images == 1 else level.deviation,
+                "column": columns[level.stage],
+            }
             for level in levels
+            if level.stage in columns
         ],
     }
 
@@ -128,29 +139,37 @@ def up_to(table: tuple[Stage, ...], stride: int) -> tuple[Stage, ...]:
 
 def table(found: Sequence[dict[str, Any]]) -> Iterator[str]:
     """The lines of a Markdown table: per level and period, of every network the dilation, the mean
-    score over images in % with its deviation over seeds, and in brackets that over images."""
+    score over images in % with its deviation over seeds, and in brackets that over images. Levels
+    are numbered as in the paper's Fig. 5, where the groups of a ResNet and of DRN-A stand under
+    levels 3 to 6."""
     networks: dict[str, list[dict[str, Any]]] = {}
     for run in found:
-        networks.setdefault(run["network"], []).append(run)
+        seeds = networks.setdefault(run["network"], [])
+        if seeds and seeds[0]["settings"] != run["settings"]:
+            raise UserError(
+                f"{run['run']} differs from {seeds[0]['run']} in its network or data set: give "
+                "runs of one recipe, which differ in their seed"
+            )
+        seeds.append(run)
     yield f"| level | period | {' | '.join(f'`{name}`' for name in networks)} |"
     yield "|---|---:|" + "---:|" * len(networks)
-    rows = sorted({(level["stage"], level["period"]) for run in found for level in run["levels"]})
-    for stage, period in rows:
-        cells = [cell(runs, stage, period) for runs in networks.values()]
-        yield f"| {stage} | {period} | {' | '.join(cells)} |"
+    rows = sorted({(level["column"], level["period"]) for run in found for level in run["levels"]})
+    for column, period in rows:
+        cells = [cell(runs, column, period) for runs in networks.values()]
+        yield f"| {column} | {period} | {' | '.join(cells)} |"
     if any(run["top1"] is not None for run in found):
         tops = [[run["top1"] for run in runs] for runs in networks.values()]
         cells = ["" if None in top else spread([100 * value for value in top], 1) for top in tops]
         yield f"| top-1 accuracy (%) | | {' | '.join(cells)} |"
 
 
-def cell(runs: Sequence[dict[str, Any]], stage: str, period: int) -> str:
+def cell(runs: Sequence[dict[str, Any]], column: int, period: int) -> str:
     """Of one network."""
     levels = [
         level
         for run in runs
         for level in run["levels"]
-        if (level["stage"], level["period"]) == (stage, period)
+        if (level["column"], level["period"]) == (column, period)
     ]
     if not levels:
         return ""

@@ -11,9 +11,10 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from drn_jax import augmentation, data, front_end_maps, models, parts, places
-from drn_jax.analysis import cost, price
+from drn_jax.analysis import cost, price, receptive_field
 from drn_jax.analysis.cost import StageCost
 from drn_jax.analysis.price import Price
+from drn_jax.analysis.receptive_field import Row
 from drn_jax.config import ClassificationData, Config, MapData, SegmentationData, parse
 from drn_jax.data import loader, transforms
 from drn_jax.data.dataset import Dataset, Example, Source, evenly, without
@@ -79,13 +80,18 @@ class Experiment:
         height, width, channels = self.input_shape
         pooled = self.config.task == "classification" and isinstance(self.model, Network)
         itemsize = jnp.dtype(self.config.model.dtype).itemsize
-        table = self.model.table
-        return cost.of(table, height, width, pooled=pooled, inputs=channels, itemsize=itemsize)
+        rows = models.rows_of(self.model)
+        return cost.of(rows, height, width, pooled=pooled, inputs=channels, itemsize=itemsize)
+
+    @property
+    def fields(self) -> tuple[Row, ...]:
+        """The receptive field of every row of the network."""
+        return receptive_field.of_stages(models.rows_of(self.model))
 
     @property
     def price(self) -> Price:
         """Of the whole network, for one training input."""
-        return price.of(self.model.table, self.costs, *self.input_shape[:2])
+        return price.of(self.costs, self.fields, *self.input_shape[:2])
 
     @property
     def places(self) -> str:

@@ -6,7 +6,7 @@ classes, mean and deviation of the images (`known`).
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -54,6 +54,8 @@ class Trained:
     """One colour a class, uint8 [classes, 3]."""
     digest: str
     """See `digest`."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """By its checkpoint, on the validation images of training; none: it does not tell."""
     front_end: "Trained | None" = None
     """The front end that a context module was trained behind; `model` holds both."""
 
@@ -72,11 +74,11 @@ def load(
     Raises: UserError if there is no such checkpoint, or a data set is needed and not there.
     """
     with Checkpoints(workdir, must_exist=True) as checkpoints:
-        step = checkpoints.choose(checkpoint).step
+        step, scores = checkpoints.choose(checkpoint)
         meta = checkpoints.meta(step)
         config = config or parse(meta["config"])
         if isinstance(config.data, MapData):
-            return _behind_front_end(config, config.data, checkpoints, step, data_dir)
+            return _behind_front_end(config, config.data, checkpoints, step, data_dir, scores)
         if "mean" not in meta or data_dir:
             meta = known(_dataset(config, data_dir))
         classes, colors = tuple(meta["classes"]), meta["colors"]
@@ -93,6 +95,7 @@ def load(
         classes=classes,
         colors=pictures.palette(len(classes), colors),
         digest=digest(variables),
+        scores=scores or {},
     )
 
 
@@ -181,7 +184,12 @@ _SIDE = 256
 
 
 def _behind_front_end(
-    config: Config, settings: MapData, checkpoints: Checkpoints, step: int, data_dir: str
+    config: Config,
+    settings: MapData,
+    checkpoints: Checkpoints,
+    step: int,
+    data_dir: str,
+    scores: Mapping[str, float] | None,
 ) -> Trained:
     """A context module and the front end whose maps it was trained on, as one network."""
     if not settings.front_end:
@@ -210,5 +218,6 @@ def _behind_front_end(
         variables=variables,
         task=Segmentation(len(front.classes), front.stride, settings.grid),
         digest=digest(variables),
+        scores=scores or {},
         front_end=front,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from drn_jax import models
 from drn_jax.models import full_table
 from drn_jax.models.stages import Conv, Stage, blocks, strided
 
@@ -34,7 +35,7 @@ def of(
     width: int,
     *,
     pooled: bool = True,
-    inputs: int = 3,
+    inputs: int | None = None,
     itemsize: int = 4,
 ) -> tuple[StageCost, ...]:
     """The cost of every row for one input.
@@ -45,13 +46,14 @@ def of(
       height, width: of the input, its margin included.
       pooled: a classifier that ends the table is applied once, to the mean (classification), else
         at every cell.
-      inputs: channels of the input.
-      itemsize: bytes of a number: 4 for float32, 2 for bfloat16.
+      inputs: channels of the input; by default 3, and those that a context module by name has.
+      itemsize: bytes of a number: 4 for float32, 2 for bfloat16. (A classifier, and a context
+        module's last layer, compute in no less than float32, for which this is too little.)
 
     Raises: UserError for an unknown name.
     """
     table = full_table(network)
-    rows, channels = [], inputs
+    rows, channels = [], _inputs(network) if inputs is None else inputs
     for stage in table:
         parameters = multiply_adds = inner = numbers = 0
         if stage.kind == "max_pool":
@@ -100,6 +102,13 @@ def total(costs: Sequence[StageCost]) -> Total:
         sum(row.inner_multiply_adds for row in costs),
         sum(row.activation_bytes for row in costs),
     )
+
+
+def _inputs(network: str | Sequence[Stage]) -> int:
+    """Channels of the input, as far as the network tells."""
+    if isinstance(network, str) and not models.table(network):
+        return models.CLASSES[network]
+    return 3
 
 
 def _inside(size: int, conv: Conv) -> int:

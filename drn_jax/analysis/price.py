@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from drn_jax.analysis import cost, receptive_field
+from drn_jax.analysis import cost
 from drn_jax.analysis.cost import StageCost
-from drn_jax.models.stages import Stage
+from drn_jax.analysis.receptive_field import Row
 
 
 @dataclass(frozen=True)
 class Price:
-    """Of a whole network, for one input."""
+    """Of a whole network, for one input: a score of several crops or scales cost that for each."""
 
     height: int
     width: int
@@ -25,7 +25,7 @@ class Price:
 
     def words(self, places: str = "pixels") -> dict[str, str]:
         """For a report. `places`: what the input has."""
-        of_input = f"for an input of {self.height} x {self.width}"
+        of_input = f"for one training input of {self.height} x {self.width}"
         return {
             "receptive field": f"{self.sees:,} x {self.sees:,} {places} a cell of the class map",
             "parameters": f"{self.parameters:,}",
@@ -34,8 +34,8 @@ class Price:
         }
 
 
-def of(table: Sequence[Stage], costs: Sequence[StageCost], height: int, width: int) -> Price:
-    """The price of a table, whose `costs` are for an input of this size."""
+def of(costs: Sequence[StageCost], fields: Sequence[Row], height: int, width: int) -> Price:
+    """The price of a network, from its stages' costs for an input of this size, and fields."""
     total = cost.total(costs)
     return Price(
         height,
@@ -43,5 +43,5 @@ def of(table: Sequence[Stage], costs: Sequence[StageCost], height: int, width: i
         total.parameters,
         total.multiply_adds,
         total.activation_bytes,
-        receptive_field.of(table)[-1].size,
+        fields[-1].size,
     )

@@ -24,7 +24,8 @@ class Row:
     """A layer, or the sum at the end of a residual block."""
 
     layer: str
-    """Where its parameters lie: "level3/block1/conv1"; of a sum the block."""
+    """Where its parameters lie, within its part of a network with a context module:
+    "level3/block1/conv1"; of a sum the block."""
     stage: str
     """The row of the table that it belongs to."""
     size: int

@@ -67,9 +67,13 @@ class Part:
 def evenly(source: Source, count: int) -> Part:
     """`count` examples, or all if there are fewer, evenly spaced over a source: without chance, and
     from every class where the source is sorted by class."""
-    size = len(source)
+    return Part(source, spread(len(source), count))
+
+
+def spread(size: int, count: int) -> tuple[int, ...]:
+    """`count` numbers below `size`, or all if there are fewer, evenly spaced."""
     count = min(count, size)
-    return Part(source, tuple((2 * i + 1) * size // (2 * count) for i in range(count)))
+    return tuple((2 * i + 1) * size // (2 * count) for i in range(count))
 
 
 def without(source: Source, part: Part) -> Part:

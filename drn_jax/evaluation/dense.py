@@ -18,6 +18,7 @@ from drn_jax.data.surroundings import mirrored
 from drn_jax.errors import UserError
 from drn_jax.evaluation import windows
 from drn_jax.evaluation.windows import Window
+from drn_jax.models import rows_of
 from drn_jax.models.dilation import ContextNetwork
 from drn_jax.models.inputs import Preprocess
 from drn_jax.models.network import Network, check_size
@@ -69,7 +70,7 @@ class ClassMaps:
         Raises: UserError for no windows, and for a batch that the devices cannot share evenly.
         """
         self.model, self.preprocess, self.variables = model, preprocess, variables
-        self.table = windows.rows_of(model)
+        self.table = rows_of(model)
         if sides is None:
             sides = default_sides(self.table, preprocess.margin)
         pairs = {(side, side) if isinstance(side, int) else side for side in sides}

@@ -10,12 +10,9 @@ An axis is that of the network's input: where the network takes surroundings (`P
 the image's pixels and as many mirrored ones on each side.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from drn_jax.errors import UserError
-from drn_jax.models import AnyNetwork
-from drn_jax.models.context import ContextModule, rows
-from drn_jax.models.dilation import ContextNetwork
 from drn_jax.models.stages import Conv, Stage, cells, layers, pool_padding
 
 
@@ -62,16 +59,6 @@ class Window:
     def local(self, stride: int) -> slice:
         """The same cells in the window's own map."""
         return slice(self.first - self.start // stride, self.stop - self.start // stride)
-
-
-def rows_of(model: AnyNetwork) -> tuple[Stage, ...]:
-    """The network's rows, in which a mirroring context module has its padding: as many zeros, which
-    reach as far."""
-    if isinstance(model, ContextNetwork):
-        return (*model.front_end.table, *rows_of(model.context))
-    if isinstance(model, ContextModule) and model.context.padding == "mirror":
-        return rows(model.channels, replace(model.context, padding="once"))
-    return model.table
 
 
 def reach(table: tuple[Stage, ...]) -> Reach:

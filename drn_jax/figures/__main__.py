@@ -55,7 +55,11 @@ def main() -> None:
     )
     of_classifiers = parser.add_argument_group("classification")
     of_classifiers.add_argument(
-        "--classifiers", nargs="+", default=(), metavar="RUN", help="columns, in this order"
+        "--classifiers",
+        nargs="+",
+        default=(),
+        metavar="RUN",
+        help="columns, in this order; the last is shown level by level",
     )
     of_classifiers.add_argument(
         "--images",

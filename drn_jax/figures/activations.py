@@ -60,11 +60,19 @@ def class_maps(pictures: Sequence[Picture], answers: Answers) -> Chart:
 def levels(
     pictures: Sequence[Picture], name: str, found: Sequence[Level], answers: Sequence[Answer]
 ) -> Chart:
-    """A row an image: the image, and the strongest channel of each level of one network."""
-    figure, grid = _grid(len(pictures), 1 + len(found), room=0.5)
+    """A row an image: the image, the strongest channel of each level of one network, and the
+    class map."""
+    figure, grid = _grid(len(pictures), 2 + len(found), room=0.5)
     for i, (picture, answer, line) in enumerate(zip(pictures, answers, grid, strict=True)):
         _picture(line[0], picture)
-        for axes, level in zip(line[1:], found, strict=True):
+        charts.bare(line[-1])
+        charts.cells(line[-1], answer.class_map)
+        line[-1].set_xlabel(
+            f"{charts.shortened(answer.label, 14)}\n{answer.probability:.0%}",
+            fontsize=7.5,
+            labelpad=2,
+        )
+        for axes, level in zip(line[1:-1], found, strict=True):
             strongest = answer.strongest[level.stage]
             _activation(axes, strongest)
             if not i:
@@ -73,7 +81,9 @@ def levels(
                 _size(axes, strongest.map, "")
         charts.bar(figure, line, _RELATIVE)
     charts.heading(grid[0][0], "image", 15)
+    charts.heading(grid[0][-1], "class", 15)
     _size(grid[-1][0], pictures[-1].image, "")
+    _size(grid[-1][-1], answers[-1].class_map, "")
     return Chart(
         name="levels",
         title=f"{name}, level by level",
@@ -81,7 +91,8 @@ def levels(
         caption=(
             "The channel of the highest mean at the end of every level; below each map its number "
             "and its maximum, in the last row also its cells. Levels differ in scale: each map is "
-            "divided by its own maximum."
+            "divided by its own maximum. Class: the probability of the predicted class at every "
+            "cell, as it is; below it that of the whole image."
         ),
         figure=figure,
     )
@@ -94,10 +105,10 @@ def stems(
     """A row an image: the image, and the strongest channel of what enters level 3 of each network.
 
     Args:
-      found: the levels of each network.
+      found: the levels of each network, all of them residual (`levels.are_numbered`).
     """
     entering = {name: _before_level_3(of_network) for name, of_network in found.items()}
-    figure, grid = _grid(len(pictures), 1 + len(found), room=0.5)
+    figure, grid = _grid(len(pictures), 1 + len(entering), room=0.5)
     for i, (picture, line) in enumerate(zip(pictures, grid, strict=True)):
         _picture(line[0], picture)
         for axes, (name, level) in zip(line[1:], entering.items(), strict=True):

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +17,6 @@ from matplotlib.ticker import StrMethodFormatter
 from drn_jax.report import curves, pictures
 
 Format = Literal["svg", "png", "pdf"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 
 WIDTH = 10.8
 """Inches of a figure as wide as the page."""
@@ -78,6 +77,14 @@ def title(network: str) -> str:
     if network.startswith("vgg_16"):
         return "VGG-16" + rest.removeprefix("16").replace("_", " ")
     return "Context module" if network == "context" else network.replace("_", " ").capitalize()
+
+
+def looks(count: int) -> list[tuple[str, str]]:
+    """Colour and style of so many lines, all unlike as far as there are styles."""
+    styles = ("-", "--", ":", "-.")
+    colors = curves.colors(count)
+    first = len(set(colors))
+    return [(color, styles[i // first % len(styles)]) for i, color in enumerate(colors)]
 
 
 def bare(axes: Axes) -> None:

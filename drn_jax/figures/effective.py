@@ -91,7 +91,8 @@ def draw(fields: Mapping[str, EffectiveField]) -> Chart:
             "How strongly the cell in the middle of the last map depends on every pixel of the "
             f"image (mean absolute gradient over {images} images, square root, each divided by "
             "its maximum), within the square that it can depend on by its stage table; only "
-            "the coloured area is image. Radius: root of the second moment, pixels. Blue: the "
+            "the coloured area is image, and what a field has beyond it counts nothing. Radius: "
+            "root of the second moment, pixels. Blue: the "
             "smallest centred square that holds 95 % of it."
         ),
         figure=figure,

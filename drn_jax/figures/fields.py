@@ -99,8 +99,9 @@ def growth(networks: Sequence[str]) -> Chart:
     for network in networks:
         if models.table(network):
             alike.setdefault(sizes(network), []).append(charts.title(network))
-    for (field, names), color in zip(alike.items(), curves.colors(len(alike)), strict=True):
-        options = {"color": color, "marker": "o", "markersize": 3, "linewidth": 1.6}
+    for (field, names), look in zip(alike.items(), charts.looks(len(alike)), strict=True):
+        options = {"marker": "o", "markersize": 3, "linewidth": 1.6}
+        options |= dict(zip(("color", "linestyle"), look, strict=True))
         of_networks.plot(range(1, len(field) + 1), field, label=", ".join(names), **options)
     of_networks.axhline(IMAGE, color=charts.QUIET, linewidth=1, linestyle=(0, (1, 2)))
     of_networks.annotate(
@@ -149,4 +150,5 @@ def _axes(axes: Axes, title: str, x: str, y: str) -> None:
     axes.yaxis.set_minor_locator(FixedLocator([]))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.legend(loc="lower right")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower right")

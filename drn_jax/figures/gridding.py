@@ -81,21 +81,29 @@ def draw(found: Mapping[str, Sequence[Level]], columns: Mapping[str, Mapping[str
       found: by network, none of them empty.
       columns: the paper's number of every stage, by network.
     """
+    images = next(iter(found.values()))[0].images
+    looks = charts.looks(len(found))
     periods = sorted({level.period for levels in found.values() for level in levels})
     figure = Figure(figsize=(charts.WIDTH, 3.9), layout="constrained")
     line = figure.subplots(1, len(periods), sharey=True, squeeze=False)[0]
     for axes, period in zip(line, periods, strict=True):
         numbers = set()
-        for i, (name, color) in enumerate(zip(found, curves.colors(len(found)), strict=True)):
-            levels = [level for level in found[name] if level.period == period]
+        for i, (name, (color, style)) in enumerate(zip(found, looks, strict=True)):
+            # Of rows that make one level the last.
+            levels = [
+                level
+                for level in found[name]
+                if level.period == period and level.stage in columns[name]
+            ]
             x = [columns[name][level.stage] for level in levels]
             numbers.update(x)
             shift = 0.05 * (i - (len(found) - 1) / 2)
             axes.errorbar(
                 [number + shift for number in x],
                 [level.mean for level in levels],
-                [np.nan_to_num(level.deviation) for level in levels],
+                [level.deviation for level in levels] if images > 1 else None,
                 color=color,
+                linestyle=style,
                 label=name,
                 marker="o",
                 markersize=4,
@@ -108,16 +116,16 @@ def draw(found: Mapping[str, Sequence[Level]], columns: Mapping[str, Mapping[str
     line[0].set(ylabel="gridding score (0 to 1)", ylim=(0, None))
     handles, names = line[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper left", ncols=len(names))
-    images = next(iter(found.values()))[0].images
+    spread = "bars: standard deviation over images" if images > 1 else "of which there is no spread"
     return Chart(
         name="gridding",
         title="How much of a grid is left",
         source="New: a number for what DRN, section 4, describes",
         caption=(
             "Share of a level's energy that repeats with the period of a dilation and not "
-            f"in between (see drn_jax/analysis/gridding.py): mean over {images} images, bars: "
-            "standard deviation over images. Levels are numbered as in the paper's Fig. 5, "
-            "where the groups of DRN-A stand under levels 3 to 6. A ResNet dilates nowhere."
+            f"in between (see drn_jax/analysis/gridding.py): mean over {images} images, {spread}. "
+            "Levels are numbered as in the paper's Fig. 5, where the groups of DRN-A stand under "
+            "levels 3 to 6; those of a VGG one behind another. A ResNet dilates nowhere."
         ),
         figure=figure,
     )

@@ -52,6 +52,11 @@ def of(table: Sequence[Stage], size: int) -> tuple[Level, ...]:
     return tuple(replace(row, column=i) for row, i in zip(found, columns, strict=True))
 
 
+def are_numbered(found: Sequence[Level]) -> bool:
+    """Whether they are levels as the DRN paper counts them: of a residual network."""
+    return any(row.name.startswith("level") for row in found)
+
+
 def _level(stage: Stage, size: int, stride: int) -> Level:
     dilation = stage.dilation if stage.kernel > 1 else 1
     first = dilation if stage.first_dilation is None else stage.first_dilation[0]
@@ -93,7 +98,7 @@ def _continues(before: Level, level: Level) -> bool:
 def _columns(found: Sequence[Level]) -> list[int]:
     """By the level's number in the paper's Fig. 5, where the groups of a ResNet and of DRN-A stand
     under levels 3 to 6, of as many channels; of other networks one behind another."""
-    if not any(row.name.startswith("level") for row in found):
+    if not are_numbered(found):
         return [i for i, _ in zip(count(), found, strict=False)]
     pools = any(row.kind == "max_pool" for row in found)
     columns = []

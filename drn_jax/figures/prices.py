@@ -85,8 +85,8 @@ def draw_here(found: Mapping[str, Sequence[Point]]) -> Chart:
         source="New",
         caption=(
             "Top-1 error on the validation images of the runs' own data set, as saved with each "
-            "checkpoint, against the cost of one of its images. Not comparable with the published "
-            "errors, which are of another data set."
+            "checkpoint, against the cost of one image of the size that it was trained on. Only "
+            "what was trained on ImageNet compares with the published errors."
         ),
         figure=_figure(found),
     )

@@ -8,6 +8,7 @@ from drn_jax import models, places, runtime
 from drn_jax.analysis import cost
 from drn_jax.config import ClassificationData
 from drn_jax.errors import UserError
+from drn_jax.evaluation.results import require_folder
 from drn_jax.figures import (
     activations,
     answers,
@@ -22,6 +23,7 @@ from drn_jax.figures import (
     segmentations,
 )
 from drn_jax.figures.charts import Chart
+from drn_jax.figures.levels import are_numbered
 from drn_jax.figures.prices import Point
 from drn_jax.figures.runs import Picture, Run, Scene
 from drn_jax.report import console
@@ -46,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     segmenters = runs.segmenters(arguments.segmenters, checkpoint, data_dir)
     facts.update((f"classifier {one.name}", one.words()) for one in classifiers)
     facts.update((f"segmenter {one.name}", one.words()) for one in segmenters)
-    drawn = [*of_tables(arguments.networks)]
+    drawn = [*of_tables([*dict.fromkeys(arguments.networks)])]
     if classifiers:
         size, named = arguments.size, arguments.images
         pictures = runs.pictures(named, classifiers[0], arguments.count, size, out, of_classifiers)
@@ -78,6 +80,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"--size={arguments.size}: must be at least {LEAST} pixels")
     for network in arguments.networks:
         models.table(network)
+    require_folder(arguments.out)
     if arguments.images and not arguments.classifiers:
         raise UserError("--images is for --classifiers: name the runs whose maps are to be seen")
 
@@ -101,8 +104,10 @@ def of_maps(classifiers: Sequence[Run], pictures: Sequence[Picture]) -> list[Cha
     drawn = [
         activations.class_maps(pictures, seen),
         activations.levels(pictures, last, levels[last], seen[last]),
-        activations.stems(pictures, levels, seen),
     ]
+    numbered = {name: found for name, found in levels.items() if are_numbered(found)}
+    if numbered:
+        drawn.append(activations.stems(pictures, numbered, seen))
     grids = {one.name: gridding.of(one, pictures) for one in classifiers}
     grids = {name: found for name, found in grids.items() if found}
     if grids:
@@ -119,11 +124,11 @@ def points_of(classifiers: Sequence[Run]) -> dict[str, list[Point]]:
     for one in classifiers:
         settings = one.trained.config.data
         assert isinstance(settings, ClassificationData)
-        if "top1" in one.scores:
+        if "top1" in one.trained.scores:
             side = settings.crop + 2 * one.trained.preprocess.margin
             costs = cost.of(one.network.table, side, side)
             of_set = points.setdefault(f"{settings.name}, {settings.crop} x {settings.crop}", [])
-            of_set.append(prices.point(one.name, costs, one.scores["top1"]))
+            of_set.append(prices.point(one.name, costs, one.trained.scores["top1"]))
     return points
 
 

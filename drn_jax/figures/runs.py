@@ -9,7 +9,7 @@ import numpy as np
 
 from drn_jax import data, places, trained
 from drn_jax.config import ClassificationData, MapData
-from drn_jax.data.dataset import Dataset, evenly
+from drn_jax.data.dataset import Dataset, evenly, spread
 from drn_jax.data.image import decode_rgb, read_bytes
 from drn_jax.data.transforms import CentreCrop, ResizeShorterSide
 from drn_jax.errors import UserError
@@ -19,7 +19,6 @@ from drn_jax.models.network import Network
 from drn_jax.predict import files
 from drn_jax.tasks import Segmentation
 from drn_jax.trained import Trained
-from drn_jax.training.checkpoint import Checkpoints
 
 
 class Picture(NamedTuple):
@@ -47,8 +46,6 @@ class Run:
     workdir: str
     name: str
     trained: Trained
-    scores: dict[str, float]
-    """On its validation images, as its checkpoint tells them."""
 
     @property
     def network(self) -> Network:
@@ -111,9 +108,7 @@ def _load(workdirs: Sequence[str], checkpoint: str, data_dir: str) -> list[Run]:
             name = f"{name}, {charts.shortened(places.name(workdir), 16)}"
         used[name] += 1
         name += f" ({used[name]})" if used[name] > 1 else ""
-        with Checkpoints(workdir, must_exist=True) as checkpoints:
-            scores = checkpoints.choose(checkpoint).scores or {}
-        runs.append(Run(workdir, name, one, scores))
+        runs.append(Run(workdir, name, one))
     return runs
 
 
@@ -131,8 +126,7 @@ def pictures(
     folders and patterns; if none are named, over the run's validation images. Raises: UserError."""
     if named:
         found, _ = files.find(named, out)
-        count = min(count, len(found))
-        chosen = [found[(2 * i + 1) * len(found) // (2 * count)] for i in range(count)]
+        chosen = [found[i] for i in spread(len(found), count)]
         whole = [Picture(one.name, decode_rgb(read_bytes(one.path), one.path)) for one in chosen]
     else:
         dataset = _dataset(first, data_dir)

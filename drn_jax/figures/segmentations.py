@@ -40,7 +40,6 @@ def draw(
       colors: uint8 [classes, 3].
     """
     columns = 2 + len(found)
-    shape = scenes[0].image.shape
     side = (charts.WIDTH - 0.1) / columns
     tall = side * max(scene.image.shape[0] / scene.image.shape[1] for scene in scenes)
     seen = np.unique(np.concatenate([np.unique(m) for m in _masks(scenes, found)]))
@@ -64,21 +63,22 @@ def draw(
         line[0].set_title(charts.shortened(scene.name, 28), **_SMALL)
         for axes, masks in zip(line[1:-1], found.values(), strict=True):
             charts.photograph(axes, pictures.paint(masks[i], colors))
-            axes.set_title(f"{_right(masks[i], scene.mask):.1%} right", **_SMALL)
+            axes.set_title(_right(masks[i], scene.mask), **_SMALL)
         charts.photograph(line[-1], pictures.paint(scene.mask, colors))
     for axes, name in zip(grid[0], ("image", *found, "truth"), strict=True):
         charts.heading(axes, name, 16)
     figure.legend(handles=handles, loc="outside lower left", ncols=across, fontsize=8.5)
-    height, width = shape[:2]
+    sizes = ", ".join(
+        sorted({f"{scene.image.shape[1]} x {scene.image.shape[0]}" for scene in scenes})
+    )
     return Chart(
         name="segmentations",
         title="Segmentations",
         source="DRN, Fig. 8",
         caption=(
-            "Validation images, what each network makes of them (one scale, classes by eightfold "
-            "bilinear enlargement of the class map or as the network's task has it), and the "
-            f"truth. Images of {width} x {height} pixels; above each mask the share of the "
-            "labelled pixels that are right."
+            "Validation images, what each network makes of them (whole images at one scale, each "
+            "class's map enlarged to pixels as the network was trained), and the truth. Images of "
+            f"{sizes} pixels; above each mask the share of the labelled pixels that are right."
         ),
         figure=figure,
     )
@@ -91,7 +91,7 @@ def _masks(scenes: Sequence[Scene], found: Mapping[str, Sequence[np.ndarray]]) -
     return [*(scene.mask for scene in scenes), *(m for masks in found.values() for m in masks)]
 
 
-def _right(mask: np.ndarray, truth: np.ndarray) -> float:
-    """Share of the labelled pixels; NaN where there are none."""
+def _right(mask: np.ndarray, truth: np.ndarray) -> str:
+    """The share of the labelled pixels, in words."""
     counted = truth != IGNORED
-    return float((mask == truth)[counted].mean()) if counted.any() else float("nan")
+    return f"{(mask == truth)[counted].mean():.1%} right" if counted.any() else "nothing labelled"

@@ -11,6 +11,7 @@ it; the nets of Yu & Koltun (`dilation.PUBLISHED`) come with theirs.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, get_args
 
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 from drn_jax.errors import UserError, nearest
 from drn_jax.models import drn, stages, vgg
 from drn_jax.models.context import Context, ContextModule
+from drn_jax.models.context import rows as context_rows
 from drn_jax.models.convolution import Method
 from drn_jax.models.dilation import PUBLISHED, ContextNetwork
 from drn_jax.models.inputs import IMAGENET_MEAN, IMAGENET_STD, Channels, Preprocess, Space
@@ -92,10 +94,20 @@ def table(name: str, width: float = 1.0, **options: Any) -> tuple[Stage, ...]:
     return scale_width(MODELS[name](**options), width)
 
 
+def rows_of(model: AnyNetwork) -> tuple[Stage, ...]:
+    """The network's rows, in which a mirroring context module has its padding: as many zeros, which
+    reach as far."""
+    if isinstance(model, ContextNetwork):
+        return (*model.front_end.table, *rows_of(model.context))
+    if isinstance(model, ContextModule) and model.context.padding == "mirror":
+        return context_rows(model.channels, replace(model.context, padding="once"))
+    return model.table
+
+
 def full_table(network: str | Sequence[Stage]) -> tuple[Stage, ...]:
     """All rows of the network that `create` makes of a name, classifier and context module among
     them; a table is given back. Raises: UserError for an unknown name."""
-    return create(network).table if isinstance(network, str) else tuple(network)
+    return rows_of(create(network)) if isinstance(network, str) else tuple(network)
 
 
 def create(

@@ -16,7 +16,7 @@ from drn_jax.errors import UserError, nearest
 from drn_jax.evaluation.crops import Crops
 from drn_jax.evaluation.dense import ClassMaps, for_memory
 from drn_jax.evaluation.pixels import PixelScores, Scales, factors
-from drn_jax.evaluation.windows import rows_of
+from drn_jax.models import rows_of
 from drn_jax.predict import classification, files, pipeline, segmentation, summary
 from drn_jax.predict.pipeline import Answerer, Row
 from drn_jax.report import console

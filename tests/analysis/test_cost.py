@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from drn_jax.analysis import cost, hlo
-from drn_jax.models import CLASSES, MODELS, create, table
+from drn_jax.models import CLASSES, MODELS, create, rows_of, table
 from drn_jax.models.context import Context, ContextModule
 from drn_jax.models.convolution import dilated_conv
 from drn_jax.models.dilation import UPSAMPLING
@@ -261,6 +261,21 @@ def test_activation_bytes_of_bfloat16_are_half_of_those_of_float32():
 def test_a_name_stands_for_the_network_that_create_makes_of_it():
     for name in ("drn_c_26", "dilation8_camvid"):
         assert cost.of(name, 500, 400) == cost.of(create(name).table, 500, 400)
+
+
+def test_a_context_module_by_name_takes_maps_of_its_classes():
+    for name, classes in (("context", 21), ("context7_kitti", 11)):
+        rows = create(name).table
+        assert cost.of(name, 20, 20) == cost.of(rows, 20, 20, inputs=classes)
+        assert cost.of(name, 20, 20)[0].parameters == 9 * classes**2 + classes
+
+
+@pytest.mark.parametrize("padding", ["once", "mirror"])
+def test_a_module_that_mirrors_costs_what_one_does_that_pads_once(padding):
+    model = create("drn_d_22", 3, context=Context(padding=padding))
+    rows = {row.name: row for row in cost.of(rows_of(model), 64, 80)}
+    assert (rows["ctx_final"].height, rows["ctx_final"].width) == (8, 10)
+    assert rows["ctx_conv1_1"].multiply_adds == 9 * 9 * (8 + 64) * (10 + 64)
 
 
 def test_a_classifier_behind_which_a_context_module_lies_is_never_pooled():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from drn_jax import config, models
-from drn_jax.analysis import cost, price
+from drn_jax.analysis import cost, price, receptive_field
 from drn_jax.errors import UserError
 from drn_jax.evaluation import recipes, results
 from drn_jax.evaluation.results import Judged, Outcome
@@ -55,7 +55,8 @@ def outcome(crops=1, **changes):
 
 def test_page_and_file_tell_the_price_of_the_score(tmp_path):
     net = models.create("drn_c_26", 2)
-    of = price.of(net.table, cost.of(net.table, 224, 200), 224, 200)
+    fields = receptive_field.of_stages(net.table)
+    of = price.of(cost.of(net.table, 224, 200), fields, 224, 200)
     results.save(
         str(tmp_path), dataclasses.replace(judged(), price=of), outcome(), "python eval.py"
     )

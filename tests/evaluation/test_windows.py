@@ -7,7 +7,7 @@ import pytest
 from drn_jax.errors import UserError
 from drn_jax.evaluation import windows
 from drn_jax.evaluation.windows import Reach
-from drn_jax.models import create, preprocessing, table
+from drn_jax.models import create, preprocessing, rows_of, table
 from drn_jax.models.context import Context
 from drn_jax.models.stages import cells, least_size
 
@@ -20,7 +20,7 @@ TABLES = {
     "vgg_16": table("vgg_16"),
     "vgg_16_front_end": table("vgg_16_front_end"),
     "dilation8_camvid": create("dilation8_camvid").table,
-    "mirrored": windows.rows_of(MIRRORED),
+    "mirrored": rows_of(MIRRORED),
 }
 
 
@@ -65,7 +65,7 @@ def seen(model, height, wide, rows):
 def test_a_cell_sees_its_reach_to_the_pixel_and_no_more(name, options, height, wide):
     """So that margins are enough, and none a pixel smaller would be."""
     model = create(name, 2, 1 / 64, **options)
-    reach = windows.reach(windows.rows_of(model))
+    reach = windows.reach(rows_of(model))
     first = reach.stride * np.arange(cells(model.table, height))
     middle = first[len(first) // 2]
     rows = [middle - reach.before - 1, middle - reach.before, middle + reach.after, middle + 5]
@@ -131,5 +131,5 @@ def test_the_margin_counts_in_the_places_of_windows():
 
 def test_a_mirroring_module_reaches_as_far_as_one_that_pads():
     padded = create("drn_d_22", 2, 1 / 64, context=Context(7, padding="once"))
-    assert windows.reach(windows.rows_of(MIRRORED)) == windows.reach(padded.table)
+    assert windows.reach(rows_of(MIRRORED)) == windows.reach(padded.table)
     assert windows.reach(padded.table).before == 263 + 8 * 17

@@ -5,7 +5,7 @@ from matplotlib.patches import Rectangle
 
 from drn_jax.analysis.effective_field import EffectiveField
 from drn_jax.analysis.gridding import Level
-from drn_jax.figures import effective, gridding, segmentations
+from drn_jax.figures import charts, effective, gridding, segmentations
 from drn_jax.figures.runs import Scene
 
 
@@ -81,3 +81,23 @@ def test_masks_stand_beside_the_truth_with_the_classes_seen():
     assert figure.axes[1].get_title() == "50.0% right"
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["road", "car", "not labelled"]
+
+
+def test_of_rows_that_make_one_level_the_last_is_drawn():
+    found = {"VGG-16": [Level(f"conv5_{i}", 2, 2, i / 10, 0.1, 5) for i in (1, 2, 3)]}
+    figure = gridding.draw(found, {"VGG-16": {"conv5_3": 4}}).figure
+    [axes] = figure.axes
+    assert [float(y) for y in axes.containers[0].lines[0].get_ydata()] == [0.3]
+
+
+def test_a_single_image_has_no_deviation_to_draw():
+    found = {"DRN-C-26": [Level("level5", 2, 2, 0.1, float("nan"), 1)]}
+    chart = gridding.draw(found, {"DRN-C-26": {"level5": 5}})
+    assert not chart.figure.axes[0].containers[0].has_yerr
+    assert "deviation" not in chart.caption
+
+
+def test_lines_beyond_the_colours_differ_in_style():
+    looks = charts.looks(15)
+    assert len(set(looks)) == 15
+    assert {style for _, style in looks[:6]} == {"-"}
