@@ -200,6 +200,11 @@ def test_the_same_command_after_the_end_trains_and_writes_nothing(whole, stages,
     assert contents(workdir) == before
 
 
+def per_pixel(price):
+    """Multiply-adds; of a network whose maps have a cell for every so many pixels."""
+    return price["multiply_adds"] / (price["height"] * price["width"])
+
+
 @pytest.mark.long
 def test_eval_scores_every_stage_as_it_was_printed_and_writes_into_its_folder(first, whole, start):
     workdir, output = whole
@@ -209,6 +214,7 @@ def test_eval_scores_every_stage_as_it_was_printed_and_writes_into_its_folder(fi
         stage: start("eval.py", f"--workdir={workdir / stage}")
         for stage in ("front_end", "context", "joint")
     }
+    prices = {}
     for stage, process in running.items():
         out, err = process.communicate()
         assert (process.returncode, err) == (0, "")
@@ -218,6 +224,13 @@ def test_eval_scores_every_stage_as_it_was_printed_and_writes_into_its_folder(fi
         assert lines[-1] == best[best.index("val_") :], stage
         assert lines[-2].endswith("on the 6 validation images of streets")
         assert not any("maps" in line for line in lines)
+        found = json.loads((workdir / stage / "eval/validation/results.json").read_text())
+        prices[stage] = found["price"]
+    # A score of a module on maps is one of its front end, too; maps are of whole images.
+    assert prices["context"]["parameters"] == prices["joint"]["parameters"]
+    assert prices["context"]["sees"] == prices["joint"]["sees"] > prices["front_end"]["sees"]
+    assert per_pixel(prices["context"]) == per_pixel(prices["joint"])
+    assert per_pixel(prices["joint"]) > per_pixel(prices["front_end"])
     after = contents(workdir)
     assert {name: after[name] for name in before} == before
     assert all("/eval/validation/" in str(name) for name in after.keys() - before.keys())

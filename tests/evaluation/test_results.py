@@ -66,8 +66,8 @@ def test_page_and_file_tell_the_price_of_the_score(tmp_path):
     for words in (
         "<dt>receptive field</dt><dd>581 x 581 pixels",
         f"<dt>parameters</dt><dd>{found['parameters']:,}</dd>",
-        f"{found['multiply_adds'] / 1e6:,.1f} million for an input of 224 x 200",
-        f"{found['activation_bytes'] / 1e6:,.1f} MB for an input of 224 x 200",
+        f"{found['multiply_adds'] / 1e6:,.1f} million for one training input of 224 x 200",
+        f"{found['activation_bytes'] / 1e6:,.1f} MB for one training input of 224 x 200",
     ):
         assert words in page
 
