@@ -137,6 +137,9 @@ def stems(
 
 _RELATIVE = "activation / max"
 
+_LETTER = 0.065
+"""Inches of a letter of a picture's name, about."""
+
 
 def _before_level_3(found: Sequence[Level]) -> Level:
     """Level 3 is the paper's: in the fourth column."""
@@ -155,8 +158,11 @@ def _grid(rows: int, columns: int, room: float) -> tuple[Figure, np.ndarray]:
 
 def _picture(axes: Axes, picture: Picture) -> None:
     charts.photograph(axes, picture.image)
-    name = picture.name.rpartition("/")[2]
-    axes.set_title(charts.shortened(name), fontsize=7.5, fontweight="normal", loc="center", pad=3)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    inches = axes.get_position().width * figure.get_size_inches()[0]
+    name = charts.shortened(picture.name.rpartition("/")[2], max(6, int(inches / _LETTER)))
+    axes.set_title(name, fontsize=7.5, fontweight="normal", loc="center", pad=3)
 
 
 def _activation(axes: Axes, strongest: Strongest) -> None:
