@@ -48,7 +48,7 @@ def scorer(
     preprocess = models.preprocessing(name, **known)
     small = jnp.zeros((1, *(max(64, 1 + 2 * preprocess.margin),) * 2, 3))
     variables = jax.jit(model.init)(jax.random.key(0, impl="unsafe_rbg"), small)
-    rows = windows.rows_of(model)
+    rows = models.rows_of(model)
     sides: tuple[Side, ...]
     if kind == "whole":
         sides = tuple(scaled(size, scale) for scale in scales.scales)

@@ -10,7 +10,7 @@ import pytest
 from drn_jax.errors import UserError
 from drn_jax.evaluation import dense, windows
 from drn_jax.evaluation.dense import ClassMaps, activation_gb, default_sides, for_memory
-from drn_jax.models import create, preprocessing
+from drn_jax.models import create, preprocessing, rows_of
 from drn_jax.models.context import Context, ContextModule
 from drn_jax.models.dilation import ContextNetwork
 from drn_jax.models.inputs import Preprocess
@@ -107,7 +107,7 @@ def test_tiled_equals_untiled_for_the_published_tables(
 def test_images_of_all_sizes_need_no_more_programs_than_there_are_windows(
     model, margin, smallest, maps_of
 ):
-    rows = windows.rows_of(model)
+    rows = rows_of(model)
     tile = windows.least_side(rows, margin) + 5
     maps = maps_of(model, margin=margin, sides=(tile, 16), batch=3)
     rng, used = np.random.default_rng(3), set()
