@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from drn_jax import models
-from drn_jax.evaluation import dense, windows
+from drn_jax.evaluation import dense
 from drn_jax.evaluation.dense import ClassMaps, Side
 from drn_jax.evaluation.pixels import PUBLISHED, PixelScores, Scales, scaled
 from drn_jax.models.context import ContextModule
