@@ -55,7 +55,7 @@ def score(maps: ArrayLike, period: int) -> float:
     """How much of the energy of feature maps is a grid, in [0, 1]: see above.
 
     1 for maps of which every cell equals those `period` away along either axis, stripes along one
-    axis among them; 0 for constants and ramps, and in expectation for white noise. Scale, added
+    axis among them; 0 for constants and ramps, and about 0.001 for white noise. Scale, added
     constants and transposition change nothing.
 
     Args:

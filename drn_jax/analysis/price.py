@@ -10,7 +10,7 @@ from drn_jax.analysis.receptive_field import Row
 
 @dataclass(frozen=True)
 class Price:
-    """Of a whole network, for one input: a score of several crops or scales cost that for each."""
+    """Of a whole network, for one input: a score of several crops or scales costs that for each."""
 
     height: int
     width: int

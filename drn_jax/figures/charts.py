@@ -27,7 +27,6 @@ DARK = "#1d2125"
 """Of text on light fills, which stay light on a dark page."""
 HEAT = pictures.HEAT_MAP
 
-
 _SAVED: dict[str, Any] = {"dpi": 144, "bbox_inches": "tight", "pad_inches": 0.06}
 """Two pixels a point, for photographs and PNG; and nothing that is drawn is cut off."""
 

@@ -25,7 +25,6 @@ Row = Mapping[str, float]
 POINTS = 400
 """The most points drawn a curve; of a longer one, means of consecutive points are drawn."""
 
-
 _INK = "#010203"  # replaced by currentColor
 _COLORS = ("#2b7bba", "#d9702c", "#3a9d6e", "#a163b5", "#b8901f", "#c4527e")
 _SIZE = (4.6, 3.0)  # inches of 72 SVG points
